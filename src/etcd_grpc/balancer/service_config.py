@@ -1,0 +1,197 @@
+"""gRPC's service config, in its own JSON: the policy, and per-method timeouts and retries.
+
+Source: grpc/service_config/service_config.proto and gRFC A6 (retryPolicy, retryThrottling).  Fields
+that gRPC knows and we do not yet act on are refused if ignoring them could lose or repeat a call
+(``hedgingPolicy``); other unknown fields are ignored, as gRPC does.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import msgspec
+
+from etcd_grpc.balancer.base import Policy
+from etcd_grpc.balancer.round_robin import RoundRobin
+from etcd_grpc.errors import ConfigurationError
+
+__all__ = ["POLICIES", "MethodConfig", "RetryPolicy", "ServiceConfig", "Throttling"]
+
+# The table of policies: a new one is one file and one line here.
+POLICIES: Mapping[str, Callable[[random.Random], Policy]] = {"round_robin": RoundRobin}
+
+_MAX_ATTEMPTS = 5  # gRFC A6: higher values are treated as 5
+_DURATION = re.compile(r"(\d{1,12})(\.\d{1,9})?s")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """gRFC A6: how often, after how long, and on which codes a call is sent again."""
+
+    max_attempts: int
+    initial_backoff_s: float
+    max_backoff_s: float
+    backoff_multiplier: float
+    retryable: frozenset[grpc.StatusCode]
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """gRFC A6: no retry while at most half of ``max_tokens`` are left."""
+
+    max_tokens: float
+    token_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class MethodConfig:
+    """What applies to the calls of a method."""
+
+    timeout_s: float | None = None
+    wait_for_ready: bool | None = None
+    retry: RetryPolicy | None = None
+
+
+class ServiceConfig:
+    """A parsed service config.
+
+    Args:
+        config: JSON text, or the object that it would be.
+
+    Raises:
+        ConfigurationError: It is malformed; the message names the field.
+    """
+
+    def __init__(self, config: str | Mapping[str, Any] | None = None) -> None:
+        try:
+            raw = msgspec.json.encode(config or {}) if not isinstance(config, str) else config
+            parsed = msgspec.json.decode(raw, type=_Config)
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"service config is malformed: {error}") from error
+        self.policy = _policy(parsed)
+        self.throttling = _throttling(parsed.throttling) if parsed.throttling else None
+        self._methods: dict[tuple[str, str], MethodConfig] = {}
+        for item in parsed.methods:
+            settings = _method(item)
+            for name in item.name:
+                if name.method and not name.service:
+                    raise ConfigurationError("service config: a name has a method but no service")
+                self._methods.setdefault((name.service, name.method), settings)
+
+    def method(self, path: str) -> MethodConfig:
+        """What applies to ``/package.Service/Method``: the most specific name wins."""
+        service, _, method = path.removeprefix("/").rpartition("/")
+        for key in ((service, method), (service, ""), ("", "")):
+            if key in self._methods:
+                return self._methods[key]
+        return MethodConfig()
+
+
+# The JSON's own shapes.
+
+
+class _Name(msgspec.Struct):
+    service: str = ""
+    method: str = ""
+
+
+class _Retry(msgspec.Struct, rename="camel"):
+    max_attempts: int
+    initial_backoff: str
+    max_backoff: str
+    backoff_multiplier: float
+    retryable_status_codes: list[str | int]
+
+
+class _MethodConfig(msgspec.Struct, rename="camel"):
+    name: list[_Name] = []
+    timeout: str | None = None
+    wait_for_ready: bool | None = None
+    retry_policy: _Retry | None = None
+    hedging_policy: Any = None
+
+
+class _Throttling(msgspec.Struct, rename="camel"):
+    max_tokens: float
+    token_ratio: float
+
+
+class _Config(msgspec.Struct):
+    balancing: list[dict[str, Any]] | None = msgspec.field(name="loadBalancingConfig", default=None)
+    methods: list[_MethodConfig] = msgspec.field(name="methodConfig", default_factory=list)
+    throttling: _Throttling | None = msgspec.field(name="retryThrottling", default=None)
+
+
+def _policy(config: _Config) -> str:
+    """The first policy of the list that we know, as gRPC chooses."""
+    if config.balancing is None:
+        return "round_robin"
+    names = [name for item in config.balancing for name in item]
+    for name in names:
+        if name in POLICIES:
+            return name
+    raise ConfigurationError(
+        f"service config: no known policy among {names}; known are {', '.join(sorted(POLICIES))}"
+    )
+
+
+def _method(item: _MethodConfig) -> MethodConfig:
+    if item.hedging_policy is not None:
+        raise ConfigurationError("service config: hedgingPolicy is not supported; use retryPolicy")
+    return MethodConfig(
+        timeout_s=None if item.timeout is None else _seconds(item.timeout, "timeout"),
+        wait_for_ready=item.wait_for_ready,
+        retry=None if item.retry_policy is None else _retry(item.retry_policy),
+    )
+
+
+def _retry(item: _Retry) -> RetryPolicy:
+    policy = RetryPolicy(
+        max_attempts=min(item.max_attempts, _MAX_ATTEMPTS),
+        initial_backoff_s=_seconds(item.initial_backoff, "initialBackoff"),
+        max_backoff_s=_seconds(item.max_backoff, "maxBackoff"),
+        backoff_multiplier=item.backoff_multiplier,
+        retryable=frozenset(_code(code) for code in item.retryable_status_codes),
+    )
+    wrong = [
+        name
+        for name, good in (
+            ("maxAttempts (2 or more)", policy.max_attempts >= 2),
+            ("initialBackoff (more than 0s)", policy.initial_backoff_s > 0),
+            ("maxBackoff (more than 0s)", policy.max_backoff_s > 0),
+            ("backoffMultiplier (more than 0)", policy.backoff_multiplier > 0),
+            ("retryableStatusCodes (at least one)", bool(policy.retryable)),
+        )
+        if not good
+    ]
+    if wrong:
+        raise ConfigurationError(f"service config: retryPolicy needs {', '.join(wrong)}")
+    return policy
+
+
+def _throttling(item: _Throttling) -> Throttling:
+    if not (0 < item.max_tokens <= 1000 and item.token_ratio > 0):
+        raise ConfigurationError(
+            "service config: retryThrottling needs maxTokens in (0, 1000] and tokenRatio above 0"
+        )
+    return Throttling(item.max_tokens, item.token_ratio)
+
+
+def _seconds(text: str, name: str) -> float:
+    if not _DURATION.fullmatch(text):
+        raise ConfigurationError(
+            f"service config: {name} {text!r} is not a duration such as '0.1s' or '2s'"
+        )
+    return float(text[:-1])
+
+
+def _code(code: str | int) -> grpc.StatusCode:
+    for status in grpc.StatusCode:
+        if code in (status.name, status.value[0]):
+            return status
+    raise ConfigurationError(f"service config: {code!r} is no gRPC status code")

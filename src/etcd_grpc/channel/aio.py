@@ -1,0 +1,442 @@
+"""The asyncio balanced channel: a ``grpc.aio.Channel``.
+
+Its subchannels live on the application's event loop.  What etcd says arrives there from the session's
+own thread, so a loop that is blocked for a while misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from etcd_grpc.channel.aio_calls import (
+    AioSubchannel,
+    StreamStreamCall,
+    StreamUnaryCall,
+    UnaryStreamCall,
+    UnaryUnaryCall,
+)
+from etcd_grpc.channel.dispatch import Dispatcher, left_until
+from etcd_grpc.channel.spec import ChannelSpec, Options
+from etcd_grpc.config import EtcdArgument
+from etcd_grpc.etcd.session import in_thread
+
+__all__ = ["Channel", "insecure_channel", "secure_channel"]
+
+Interceptors = Sequence[grpc.aio.ClientInterceptor]
+Metadata = Any  # whatever a plain channel takes
+Serializer = Callable[[Any], bytes] | None
+Deserializer = Callable[[bytes], Any] | None
+Make = Callable[[Any], Any]  # of a grpc.aio.Channel, whose stubs lack _registered_method
+
+
+def insecure_channel(
+    target: str,
+    options: Options | None = None,
+    compression: grpc.Compression | None = None,
+    interceptors: Interceptors | None = None,
+    *,
+    etcd: EtcdArgument = None,
+    policy: str | None = None,
+    service_config: str | Mapping[str, Any] | None = None,
+) -> Channel:
+    """A plaintext asyncio channel that balances over the instances of a service.
+
+    Args:
+        target: ``etcd:///SERVICE``.
+        options: gRPC's channel options, for each real channel.
+        compression: The default compression of calls.
+        interceptors: As for ``grpc.aio.insecure_channel``; they run once for each attempt.
+        etcd: An ``EtcdConfig``, or etcd's endpoints as a string ("host:port,...") or a list; None
+            reads the environment, as ``etcdctl`` does.
+        policy: The balancing policy's name; None takes the service config's, else ``round_robin``.
+        service_config: gRPC's service config, as JSON text or an object; None takes the
+            ``grpc.service_config`` option.
+
+    Returns:
+        A ``grpc.aio.Channel``.  It begins to look for instances with its first call, and belongs to
+        the event loop on which that is made.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
+    """
+    spec = ChannelSpec.make(
+        target, options, compression, None, etcd=etcd, policy=policy, service_config=service_config
+    )
+    return Channel(spec, interceptors)
+
+
+def secure_channel(
+    target: str,
+    credentials: grpc.ChannelCredentials,
+    options: Options | None = None,
+    compression: grpc.Compression | None = None,
+    interceptors: Interceptors | None = None,
+    *,
+    etcd: EtcdArgument = None,
+    policy: str | None = None,
+    service_config: str | Mapping[str, Any] | None = None,
+) -> Channel:
+    """As ``insecure_channel``, with ``credentials`` for the connections to the instances."""
+    spec = ChannelSpec.make(
+        target,
+        options,
+        compression,
+        credentials,
+        etcd=etcd,
+        policy=policy,
+        service_config=service_config,
+    )
+    return Channel(spec, interceptors)
+
+
+class _Connector:
+    """Makes plain asyncio channels."""
+
+    def __init__(self, spec: ChannelSpec, interceptors: Interceptors | None) -> None:
+        self._spec = spec
+        self._interceptors = interceptors
+        self.grace: float | None = None
+        self.closing: set[asyncio.Task[None]] = set()
+
+    def connect(self, address: str) -> grpc.aio.Channel:
+        spec = self._spec
+        if spec.credentials is None:
+            return grpc.aio.insecure_channel(
+                address, spec.options, spec.compression, self._interceptors
+            )
+        return grpc.aio.secure_channel(
+            address, spec.credentials, spec.options, spec.compression, self._interceptors
+        )
+
+    def close(self, channel: grpc.aio.Channel) -> None:
+        task = asyncio.get_running_loop().create_task(channel.close(self.grace))
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
+
+
+class Channel(grpc.aio.Channel):
+    """A ``grpc.aio.Channel`` over all connected instances of a service."""
+
+    def __init__(self, spec: ChannelSpec, interceptors: Interceptors | None = None) -> None:
+        self._connector = _Connector(spec, interceptors)
+        self._state_changes = _StateChanges()
+        self._dispatcher: Dispatcher[grpc.aio.Channel] = Dispatcher(
+            spec, self._connector, self._state_changes.changed
+        )
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Other libraries read this of a plain channel."""
+        return asyncio.get_event_loop()
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnaryMultiCallable:
+        return UnaryUnaryMultiCallable(
+            self,
+            method,
+            lambda channel: channel.unary_unary(
+                method, request_serializer, response_deserializer, _registered_method
+            ),
+        )
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStreamMultiCallable:
+        return UnaryStreamMultiCallable(
+            self,
+            method,
+            lambda channel: channel.unary_stream(
+                method, request_serializer, response_deserializer, _registered_method
+            ),
+        )
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnaryMultiCallable:
+        return StreamUnaryMultiCallable(
+            self,
+            method,
+            lambda channel: channel.stream_unary(
+                method, request_serializer, response_deserializer, _registered_method
+            ),
+        )
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Serializer = None,
+        response_deserializer: Deserializer = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStreamMultiCallable:
+        return StreamStreamMultiCallable(
+            self,
+            method,
+            lambda channel: channel.stream_stream(
+                method, request_serializer, response_deserializer, _registered_method
+            ),
+        )
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """The aggregate state, by gRPC's rule for ``round_robin``."""
+        if try_to_connect:
+            self._dispatcher.start(asyncio.get_running_loop())
+        return self._dispatcher.state
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        while self._dispatcher.state is last_observed_state:
+            await self._state_changes.next()
+
+    async def channel_ready(self) -> None:
+        while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            if self._dispatcher.closed:
+                raise grpc.aio.UsageError("Channel is closed.")
+            await self.wait_for_state_change(state)
+
+    async def close(self, grace: float | None = None) -> None:
+        """End all connections; calls under way get ``grace`` seconds, None cancels them at once."""
+        running = self._dispatcher.shut()
+        if running is None:
+            return
+        self._connector.grace = grace
+        self._dispatcher.finish(running)
+        await asyncio.gather(*self._connector.closing)
+        await in_thread(running.plane.release)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        dispatcher = getattr(self, "_dispatcher", None)  # absent if the constructor failed
+        if dispatcher is not None and dispatcher.started:
+            warnings.warn(
+                f"channel {dispatcher.spec.target} was not closed; use it as an async context "
+                "manager, or await close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+            running = dispatcher.shut()
+            if not running.loop.is_closed():
+                running.loop.call_soon_threadsafe(dispatcher.finish, running)
+            running.plane.release()
+
+
+class _StateChanges:
+    """Wakes those who wait for the next change of a channel's state."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def changed(self, state: grpc.ChannelConnectivity) -> None:
+        del state
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def next(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+
+class _MultiCallable:
+    """One method, on whichever endpoint is picked.
+
+    It holds the real channels' own multi-callables, made when an endpoint is first used by it and
+    forgotten when the endpoint has left; and the channel, which must live as long as a stub does.
+    """
+
+    def __init__(self, channel: Channel, method: str, make: Make) -> None:
+        self._channel = channel
+        self._dispatcher = channel._dispatcher
+        self._config = self._dispatcher.spec.service_config.method(method)
+        self._make = make
+        self._inner: dict[AioSubchannel, Any] = {}
+
+    def _bind(self, subchannel: AioSubchannel) -> Any:
+        """The real multi-callable of ``subchannel``."""
+        inner = self._inner.get(subchannel)
+        if inner is None:
+            self._inner = {known: bound for known, bound in self._inner.items() if not known.closed}
+            inner = self._inner[subchannel] = self._make(subchannel.channel)
+        return inner
+
+    def _prepare(
+        self, timeout: float | None, wait_for_ready: bool | None
+    ) -> tuple[AioSubchannel | None, float | None, bool]:
+        """A connected endpoint if there is one; deadline (time.monotonic) and waiting.
+
+        Raises:
+            grpc.aio.UsageError: The channel is closed.
+        """
+        dispatcher, config = self._dispatcher, self._config
+        subchannel = dispatcher.pick()
+        if subchannel is None:
+            if dispatcher.closed:
+                raise grpc.aio.UsageError("Channel is closed.")
+            dispatcher.start(asyncio.get_running_loop())
+        if config.timeout_s is not None:
+            timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
+        waits = config.wait_for_ready if wait_for_ready is None else wait_for_ready
+        return subchannel, None if timeout is None else time.monotonic() + timeout, bool(waits)
+
+    def _begin(
+        self,
+        subchannel: AioSubchannel,
+        request: Any,
+        timeout: float | None,
+        metadata: Metadata,
+        credentials: grpc.CallCredentials | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        """Start one attempt, and count it until it has ended."""
+        call = (self._inner.get(subchannel) or self._bind(subchannel))(
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            compression=compression,
+        )
+        subchannel.in_flight.append(None)
+        call.add_done_callback(subchannel.ended)
+        return call
+
+
+class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+    """One request, one response; may be sent again to another endpoint."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> UnaryUnaryCall:
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
+        return UnaryUnaryCall(
+            self._dispatcher,
+            lambda picked, left: self._begin(picked, request, left, metadata, credentials, compression),
+            subchannel,
+            deadline,
+            waits,
+            lambda: self._dispatcher.attempts(self._config.retry),
+        )
+
+
+class _StreamMultiCallable(_MultiCallable):
+    """A call that is sent once: a plain call where an endpoint is connected."""
+
+    def _call(
+        self,
+        waiting: Callable[..., Any],
+        request: Any,
+        timeout: float | None,
+        metadata: Metadata,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
+
+        def start(picked: AioSubchannel, left: float | None) -> Any:
+            return self._begin(picked, request, left, metadata, credentials, compression)
+
+        if subchannel is not None:
+            return start(subchannel, left_until(deadline))
+        return waiting(self._dispatcher, start, None, deadline, waits)
+
+
+class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """One request, many responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            UnaryStreamCall, request, timeout, metadata, credentials, wait_for_ready, compression
+        )
+
+
+class StreamUnaryMultiCallable(_StreamMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+    """Many requests (an iterator over them, or None to write them), one response."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            StreamUnaryCall,
+            request_iterator,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            compression,
+        )
+
+
+class StreamStreamMultiCallable(_StreamMultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+    """Many requests (an iterator over them, or None to write them), many responses."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            StreamStreamCall,
+            request_iterator,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            compression,
+        )

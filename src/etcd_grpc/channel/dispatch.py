@@ -1,0 +1,298 @@
+"""From a call to a subchannel: pick one that is connected, or wait for it, or say why there is none.
+
+One ``Dispatcher`` stands behind each balanced channel, of either world.  It starts nothing before it
+is first needed, so a channel made at import costs no thread and survives a fork.
+
+The fast path is ``pick``: one attribute read, one step of the picker, one question to the connection.
+Whoever gets nothing there becomes a ``Waiter`` and is served on the dispatcher's loop, by gRPC's rule:
+a call that does not wait for ready fails once the set is in TRANSIENT_FAILURE, and not earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+
+from etcd_grpc import plane
+from etcd_grpc.balancer.base import Picker
+from etcd_grpc.balancer.service_config import RetryPolicy
+from etcd_grpc.channel.connectivity import READY
+from etcd_grpc.channel.retry import Attempts, Throttle, never_left
+from etcd_grpc.channel.spec import ChannelSpec
+from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
+from etcd_grpc.model import Change, Snapshot
+from etcd_grpc.resolver import Resolver, Subscription
+
+__all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
+
+C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
+
+# A call without a deadline of its own waits no longer than this for etcd's first answer.
+RESOLVE_TIMEOUT_S = 20.0
+
+_CLOSED = "Channel closed!"  # as a plain channel says
+
+
+class Waiter(Protocol[C]):
+    """A call that waits.  On the dispatcher's loop, one of its two methods is called, once."""
+
+    wait_for_ready: bool
+    deadline: float | None  # on time.monotonic's clock
+
+    def go(self, subchannel: Subchannel[C]) -> None:
+        """Here is a connected subchannel."""
+
+    def fail(self, code: grpc.StatusCode, why: str) -> None:
+        """There is none, and none in sight."""
+
+
+class Dispatcher(Generic[C]):
+    """Picks subchannels for the calls of one channel.
+
+    Args:
+        spec: What was asked for.
+        connector: Makes the real channels.
+        on_state: Called on the dispatcher's loop when the aggregate state has changed.
+    """
+
+    def __init__(
+        self,
+        spec: ChannelSpec,
+        connector: Connector[C],
+        on_state: Callable[[grpc.ChannelConnectivity], None],
+    ) -> None:
+        self.spec = spec
+        self.rng = random.Random()  # noqa: S311 - jitter and spreading, no secret
+        self.state = grpc.ChannelConnectivity.IDLE
+        self.closed = False
+        throttling = spec.service_config.throttling
+        self.throttle = Throttle(throttling) if throttling else None
+        self._connector = connector
+        self._on_state = on_state
+        self._picker: Picker[Subchannel[C]] | None = None
+        self._waiting: list[Waiter[C]] = []
+        self._running: _Running[C] | None = None
+        self._lock = threading.Lock()  # guards the step from not started to started to closed
+
+    # From any thread.
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something to close."""
+        return self._running is not None and not self.closed
+
+    def pick(self, avoid: Collection[Subchannel[C]] = ()) -> Subchannel[C] | None:
+        """A connected subchannel, if possible none of ``avoid``; None: become a waiter."""
+        picker = self._picker
+        if picker is None:
+            return None
+        second_best = None
+        for _ in range(len(picker)):
+            subchannel = picker.pick()
+            if subchannel.probe(False) != READY:
+                running = self._running
+                if running is not None:
+                    running.subchannels.report(subchannel)
+            elif subchannel in avoid:
+                second_best = subchannel
+            else:
+                return subchannel
+        return second_best
+
+    def attempts(self, retry: RetryPolicy | None) -> Attempts:
+        """The bookkeeping for a call that has failed once."""
+        return Attempts(retry, self.throttle, self.rng)
+
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin to follow the service, once.
+
+        Args:
+            loop: Where this dispatcher lives; None is the session's own loop.
+
+        Raises:
+            ConfigurationError: A certificate file for etcd cannot be read.
+        """
+        with self._lock:
+            if self._running is not None or self.closed:
+                return
+            control = plane.acquire(self.spec.etcd)
+            home = loop or control.session.loop
+            policy = self.spec.make_policy(self.rng)
+            self._running = _Running(
+                control,
+                home,
+                SubchannelSet(home, self._connector, policy, self._set_changed),
+                Subscription(home, self._endpoints_changed),
+            )
+            self.state = grpc.ChannelConnectivity.CONNECTING
+        control.session.loop.call_soon_threadsafe(self._subscribe)
+
+    def enqueue(self, waiter: Waiter[C]) -> None:
+        """Serve ``waiter`` as soon as it can be said what becomes of it."""
+        running = self._running
+        if running is None or self.closed:
+            waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
+            return
+        running.loop.call_soon_threadsafe(self._arrived, waiter)
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Call back on the dispatcher's loop after ``delay_s`` seconds."""
+        running = self._running
+        if running is not None:
+            running.loop.call_soon_threadsafe(running.loop.call_later, delay_s, callback)
+
+    def snapshot(self) -> Snapshot | None:
+        """The endpoints as etcd has them; None before the channel was first used."""
+        running = self._running
+        resolver = running.resolver if running else None
+        return resolver.snapshot() if resolver else None
+
+    def why_none(self) -> str:
+        """Why no endpoint can be picked, with the service's name and etcd's state."""
+        service = self.spec.target.service
+        running = self._running
+        resolver = running.resolver if running else None
+        if running is None or resolver is None:
+            return f"cannot find service {service}: etcd has not been asked yet"
+        if not resolver.resolved:
+            return f"cannot find service {service}: {resolver.status()}"
+        subchannels = list(running.subchannels.subchannels.values())
+        if not subchannels:
+            return f"no instance of service {service} takes calls; {resolver.status()}"
+        shown = ", ".join(s.endpoint.address for s in subchannels[:5])
+        more = ", ..." if len(subchannels) > 5 else ""
+        return (
+            f"none of the {len(subchannels)} instances of service {service} is connected "
+            f"({shown}{more}); {resolver.status()}"
+        )
+
+    def shut(self) -> _Running[C] | None:
+        """Take no more calls; return what has to be closed on its loop, if anything was started."""
+        with self._lock:
+            running = None if self.closed else self._running
+            self.closed = True
+        self._picker = None
+        return running
+
+    def finish(self, running: _Running[C]) -> None:
+        """Close everything; on the dispatcher's loop."""
+        self.state = grpc.ChannelConnectivity.SHUTDOWN
+        running.subscription.close()
+        running.subchannels.close()
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
+        self._on_state(self.state)
+        running.plane.session.loop.call_soon_threadsafe(
+            running.plane.unsubscribe, self.spec.target.service, running.subscription
+        )
+
+    # On the session's loop.
+
+    def _subscribe(self) -> None:
+        running = self._running
+        if running is not None and not self.closed:
+            running.resolver = running.plane.subscribe(self.spec.target.service, running.subscription)
+
+    # On the dispatcher's loop.
+
+    def _endpoints_changed(self, changes: Sequence[Change]) -> None:
+        running = self._running
+        if running is not None and not self.closed:
+            running.resolved = True
+            running.subchannels.update(changes)
+
+    def _set_changed(self) -> None:
+        running = self._running
+        if running is None or self.closed:
+            return
+        self._picker = running.subchannels.picker
+        if self.state is not running.subchannels.state:
+            self.state = running.subchannels.state
+            self._on_state(self.state)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            self._serve(waiter)
+
+    def _arrived(self, waiter: Waiter[C]) -> None:
+        self._serve(waiter)
+        running = self._running
+        if running is None or waiter not in self._waiting:
+            return
+        left = None if waiter.wait_for_ready else RESOLVE_TIMEOUT_S
+        if waiter.deadline is not None:
+            left = max(0.0, waiter.deadline - time.monotonic())
+        if left is not None:
+            running.loop.call_later(left, self._expired, waiter)
+
+    def _serve(self, waiter: Waiter[C]) -> None:
+        running = self._running
+        if running is None or self.closed:
+            waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
+            return
+        subchannel = self.pick()
+        failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if subchannel is not None:
+            waiter.go(subchannel)
+        elif running.resolved and failing and not waiter.wait_for_ready:
+            waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
+        else:
+            self._waiting.append(waiter)
+
+    def _expired(self, waiter: Waiter[C]) -> None:
+        if waiter not in self._waiting:
+            return
+        self._waiting.remove(waiter)
+        if waiter.wait_for_ready:
+            why = f"Deadline Exceeded: {self.why_none()}"
+            waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
+        else:
+            waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
+
+
+class _Running(Generic[C]):
+    """What a started dispatcher holds."""
+
+    __slots__ = ("loop", "plane", "resolved", "resolver", "subchannels", "subscription")
+
+    def __init__(
+        self,
+        control: plane.ControlPlane,
+        loop: asyncio.AbstractEventLoop,
+        subchannels: SubchannelSet[C],
+        subscription: Subscription,
+    ) -> None:
+        self.plane = control
+        self.loop = loop
+        self.subchannels = subchannels
+        self.subscription = subscription
+        self.resolver: Resolver | None = None
+        self.resolved = False
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Seconds until ``deadline`` (on time.monotonic's clock), not below 0."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def delay_after(
+    failure: Any, attempts: Attempts, subchannel: Subchannel[Any], deadline: float | None
+) -> float | None:
+    """Seconds until a failed attempt is followed by the next one; None: ``failure`` is final."""
+    if not isinstance(failure, grpc.RpcError):
+        # "Cannot invoke RPC on closed channel!": picked just before the endpoint left.
+        return 0.0 if subchannel.closed else None
+    code = failure.code()
+    connected = subchannel.probe(False) == READY
+    unseen = never_left(code, failure.details(), subchannel.endpoint.address, connected)
+    delay = attempts.next_delay(code, failure.trailing_metadata(), unseen=unseen)
+    left = left_until(deadline)
+    if delay is None or (left is not None and delay >= left):
+        return None
+    return delay

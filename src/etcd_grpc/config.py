@@ -1,0 +1,117 @@
+"""How to reach etcd: explicit arguments first, then the environment that ``etcdctl`` reads.
+
+``ETCDCTL_ENDPOINTS`` (comma separated), ``ETCDCTL_CACERT``, ``ETCDCTL_CERT``, ``ETCDCTL_KEY``,
+``ETCDCTL_USER`` (``name`` or ``name:password``) and ``ETCDCTL_PASSWORD``.
+
+The rule: fail closed.  ``https://`` or any certificate means TLS for every member; a mixture of
+``http://`` and ``https://``, or certificates beside ``http://``, is refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etcd_grpc.errors import ConfigurationError
+from etcd_grpc.model import split_address
+
+__all__ = ["EtcdArgument", "EtcdConfig"]
+
+_DEFAULT_ENDPOINT = "127.0.0.1:2379"
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdConfig:
+    """Where etcd is and how to authenticate.  Hashable: equal configurations share one session.
+
+    Attributes:
+        endpoints: ``host:port`` of each member, optionally with ``http://`` or ``https://``.
+        ca_cert: PEM file of the authority that signed etcd's certificates.
+        cert, key: PEM files of the client certificate; both or neither.
+        user, password: For etcd's authentication; never shown in ``repr``.
+
+    Raises:
+        ConfigurationError: An endpoint is malformed, or the parts contradict each other.
+    """
+
+    endpoints: tuple[str, ...] = (_DEFAULT_ENDPOINT,)
+    ca_cert: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ConfigurationError("no etcd endpoint: pass endpoints or set ETCDCTL_ENDPOINTS")
+        schemes = {endpoint.partition("://")[0] for endpoint in self.endpoints if "://" in endpoint}
+        if schemes - {"http", "https"} or len(schemes) > 1:
+            raise ConfigurationError(
+                f"etcd endpoints {', '.join(self.endpoints)} mix schemes or use an unknown one; "
+                "use http:// or https:// for all of them"
+            )
+        if (self.cert is None) != (self.key is None):
+            raise ConfigurationError(
+                "a client certificate for etcd needs both cert and key (ETCDCTL_CERT, ETCDCTL_KEY)"
+            )
+        if schemes == {"http"} and (self.ca_cert or self.cert):
+            raise ConfigurationError(
+                "certificates are given but the etcd endpoints say http://; use https://"
+            )
+        if self.password and not self.user:
+            raise ConfigurationError("an etcd password without a user: set user or ETCDCTL_USER")
+        for address in self.addresses:
+            split_address(address)
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections to etcd are encrypted."""
+        return bool(self.ca_cert or self.cert or any(e.startswith("https://") for e in self.endpoints))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """``host:port`` of each member."""
+        return tuple(e.partition("://")[2] if "://" in e else e for e in self.endpoints)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> EtcdConfig:
+        """Read what ``etcdctl`` would read; 127.0.0.1:2379 when nothing is set."""
+        env = os.environ if environ is None else environ
+
+        def path(name: str) -> Path | None:
+            return Path(env[name]) if env.get(name) else None
+
+        user, _, password = env.get("ETCDCTL_USER", "").partition(":")
+        return cls(
+            endpoints=split_endpoints(env.get("ETCDCTL_ENDPOINTS") or _DEFAULT_ENDPOINT),
+            ca_cert=path("ETCDCTL_CACERT"),
+            cert=path("ETCDCTL_CERT"),
+            key=path("ETCDCTL_KEY"),
+            user=user,
+            password=env.get("ETCDCTL_PASSWORD") or password,
+        )
+
+    @classmethod
+    def of(cls, etcd: EtcdArgument) -> EtcdConfig:
+        """Make a configuration of whatever a caller may pass as ``etcd=``.
+
+        ``None`` is the environment; a string is a comma-separated list of endpoints; certificates
+        and user still come from the environment then.
+        """
+        if isinstance(etcd, EtcdConfig):
+            return etcd
+        if etcd is None:
+            return cls.from_env()
+        listed = etcd if isinstance(etcd, str) else ",".join(etcd)
+        return cls.from_env({**os.environ, "ETCDCTL_ENDPOINTS": listed or ","})
+
+
+# What the functions of this package take as ``etcd=``.
+EtcdArgument = EtcdConfig | str | Iterable[str] | None
+
+
+def split_endpoints(listed: str) -> tuple[str, ...]:
+    """Split a comma-separated list, as in ``ETCDCTL_ENDPOINTS``."""
+    return tuple(part.strip().rstrip("/") for part in listed.split(",") if part.strip())

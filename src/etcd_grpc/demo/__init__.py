@@ -1,0 +1,1 @@
+"""The demonstration: a cluster, servers and a client under load, through named phases."""

@@ -1,0 +1,307 @@
+"""The members of one etcd cluster: one gRPC channel each, and which of them we talk to.
+
+Why not one channel with all addresses: pick_first stays with a member that is connected but useless,
+whatever its answers are, and TLS would need a name override.  So every member has a channel, one of
+them is *current*, and whoever sees it fail rotates to the next.
+
+Every request made through here is safe to repeat: reads, lease operations, and writes guarded by a
+transaction's compare.  ``grpc.RpcError`` becomes one of our errors here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from etcd_grpc.config import EtcdConfig
+from etcd_grpc.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EtcdError,
+    EtcdUnavailableError,
+)
+from etcd_grpc.etcd import methods, rpc_pb2
+from etcd_grpc.etcd.methods import Method
+
+__all__ = ["Stream", "Transport"]
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+T = TypeVar("T")
+
+# Measured: a dead peer is noticed after 8 s; without ping_timeout after a minute (C-core ignores
+# keepalive_timeout), and pings more often than every 5 s make etcd hang up ("too_many_pings").
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 6000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.ping_timeout_ms", 2000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", -1),
+)
+# A member that takes longer than this is left for the next one.
+ATTEMPT_S = 2.0
+_SILENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+
+class Transport:
+    """Requests and streams to etcd.  Used on one event loop only; closed by ``close``.
+
+    Args:
+        config: Where etcd is.
+        loop: The loop on which answers arrive.
+        rng: Chooses the first member, so that many processes spread over the cluster.
+
+    Raises:
+        ConfigurationError: A certificate file cannot be read.
+    """
+
+    def __init__(self, config: EtcdConfig, loop: asyncio.AbstractEventLoop, rng: random.Random) -> None:
+        self._config = config
+        self._loop = loop
+        self._credentials = _credentials(config)
+        self._channels: dict[str, grpc.Channel] = {}
+        self._current = rng.randrange(len(config.addresses))
+        self._token = ""
+        self.last_error = ""
+
+    @property
+    def member(self) -> str:
+        """``host:port`` of the member that we talk to."""
+        return self._config.addresses[self._current]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """``host:port`` of every member."""
+        return self._config.addresses
+
+    def rotate(self, away_from: str) -> None:
+        """Talk to the next member, unless another caller has already moved on."""
+        if self.member == away_from:
+            self._current = (self._current + 1) % len(self.members)
+
+    async def call(self, method: Method[Q, R], request: Q, *, timeout_s: float = 5.0) -> R:
+        """Send ``request``; members that do not answer are left, each is asked at most once.
+
+        Raises:
+            EtcdUnavailableError: No member answered within ``timeout_s``.
+            AuthenticationError: The credentials or the permission were refused.
+            EtcdError: etcd answered with another error.
+        """
+        deadline = self._loop.time() + timeout_s
+        for _ in self.members:
+            member = self.member
+            left = deadline - self._loop.time()
+            try:
+                answer = await self._authenticated(
+                    method, request, member, max(0.05, min(left, ATTEMPT_S))
+                )
+            except EtcdUnavailableError as error:
+                self.last_error = str(error)
+                self.rotate(member)
+                if self._loop.time() >= deadline:
+                    break
+            else:
+                self.last_error = ""
+                return answer
+        raise EtcdUnavailableError(
+            f"no etcd member answered ({', '.join(self.members)}): {self.last_error}"
+        )
+
+    async def stream(self, method: Method[Q, R]) -> Stream[Q, R]:
+        """Open a bidirectional stream to the current member.
+
+        Raises:
+            EtcdError: The credentials were refused, or nobody could check them.
+        """
+        metadata = (("hasleader", "true"), *await self._token_metadata(self.member, ATTEMPT_S))
+        return Stream(self._channel(self.member), self.member, method, metadata, self._loop)
+
+    def forget_token(self) -> None:
+        """The token was refused: authenticate again before the next request."""
+        self._token = ""
+
+    def close(self) -> None:
+        """Close all channels; what is in flight ends as cancelled."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    def _channel(self, member: str) -> grpc.Channel:
+        channel = self._channels.get(member)
+        if channel is None:
+            if self._credentials is None:
+                channel = grpc.insecure_channel(member, options=_OPTIONS)
+            else:
+                channel = grpc.secure_channel(member, self._credentials, options=_OPTIONS)
+            self._channels[member] = channel
+        return channel
+
+    async def _authenticated(
+        self, method: Method[Q, R], request: Q, member: str, timeout_s: float
+    ) -> R:
+        """One attempt; if it fails because the token is stale, one more with a new token."""
+        metadata = await self._token_metadata(member, timeout_s)
+        try:
+            return await self._attempt(method, request, member, timeout_s, metadata)
+        except _StaleTokenError:
+            self.forget_token()
+            metadata = await self._token_metadata(member, timeout_s)
+            return await self._attempt(method, request, member, timeout_s, metadata)
+
+    async def _token_metadata(self, member: str, timeout_s: float) -> tuple[tuple[str, str], ...]:
+        if not self._config.user:
+            return ()
+        if not self._token:
+            request = rpc_pb2.AuthenticateRequest(
+                name=self._config.user, password=self._config.password
+            )
+            answer = await self._attempt(methods.AUTHENTICATE, request, member, timeout_s, ())
+            self._token = answer.token
+        return (("token", self._token),)
+
+    async def _attempt(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        member: str,
+        timeout_s: float,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> R:
+        rpc = self._channel(member).unary_unary(method.path, method.serialize, method.deserialize)
+        call = rpc.future(request, timeout=timeout_s, metadata=metadata)
+        done: asyncio.Future[None] = self._loop.create_future()
+        call.add_done_callback(lambda _: _on_loop(self._loop, _settle, done))
+        try:
+            await done
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        try:
+            answer: R = call.result()
+        except grpc.RpcError as error:
+            raise _translate(error, method.path, member) from None
+        except grpc.FutureCancelledError:
+            raise EtcdUnavailableError(f"the session with etcd member {member} is closed") from None
+        return answer
+
+
+class Stream(Generic[Q, R]):
+    """A bidirectional stream to one member, read by a thread of its own.
+
+    The thread ("etcd-grpc-watch") ends with the stream; ``close`` ends the stream.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        member: str,
+        method: Method[Q, R],
+        metadata: tuple[tuple[str, str], ...],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.member = member
+        self._method = method
+        self._loop = loop
+        self._requests: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
+        self._responses: asyncio.Queue[R | EtcdError] = asyncio.Queue()
+        rpc = channel.stream_stream(method.path, method.serialize, method.deserialize)
+        self._call = rpc(iter(self._requests.get, None), metadata=metadata)
+        self._reader = threading.Thread(target=self._read, name="etcd-grpc-watch", daemon=True)
+        self._reader.start()
+
+    def send(self, request: Q) -> None:
+        """Queue ``request``; it is lost if the stream has ended."""
+        self._requests.put(request)
+
+    async def receive(self) -> R:
+        """The next response.
+
+        Raises:
+            EtcdError: The stream has ended; the error says why.
+        """
+        answer = await self._responses.get()
+        if isinstance(answer, EtcdError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the stream and its threads."""
+        self._requests.put(None)  # releases the thread in which gRPC waits for requests
+        self._call.cancel()
+        self._reader.join(timeout=5)
+
+    def _read(self) -> None:
+        error: EtcdError
+        try:
+            for response in self._call:
+                _on_loop(self._loop, self._responses.put_nowait, response)
+            error = EtcdUnavailableError(f"etcd member {self.member} ended the stream")
+        except grpc.RpcError as failure:
+            error = _translate(failure, self._method.path, self.member)
+        self._requests.put(None)
+        _on_loop(self._loop, self._responses.put_nowait, error)
+
+
+class _StaleTokenError(AuthenticationError):
+    """etcd does not know the token that we sent."""
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], argument: T) -> None:
+    """Run ``callback`` on the loop, from a thread of gRPC or of ours."""
+    try:
+        loop.call_soon_threadsafe(callback, argument)
+    except RuntimeError:
+        if not loop.is_closed():  # closed: nobody waits for it any more
+            raise
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _translate(error: grpc.RpcError, path: str, member: str) -> EtcdError:
+    """Make our error of gRPC's: the one boundary between the two."""
+    code, details = error.code(), error.details() or ""
+    what = f"etcd member {member}, {path.rpartition('/')[2]}: {details or code.name}"
+    if code in _SILENT or code is grpc.StatusCode.CANCELLED:
+        return EtcdUnavailableError(what)
+    if "invalid auth token" in details:
+        return _StaleTokenError(what)
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or (
+        "authentication" in details or "user name is empty" in details
+    ):
+        return AuthenticationError(
+            f"{what}. Check ETCDCTL_USER and ETCDCTL_PASSWORD, and the role's permissions"
+        )
+    return EtcdError(what)
+
+
+def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials | None:
+    if not config.tls:
+        return None
+
+    def read(path: Path | None) -> bytes | None:
+        try:
+            return path.read_bytes() if path else None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the etcd certificate file: {error}") from error
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(config.ca_cert),
+        private_key=read(config.key),
+        certificate_chain=read(config.cert),
+    )

@@ -1,0 +1,237 @@
+"""Drives the watch machines of a session: all of them over one stream.
+
+The stream is opened while something is watched.  When it breaks, the next member is tried, at first at
+once and then with backoff, without an end.  Lists run beside the stream, so that a long one delays no
+other watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from etcd_grpc.codec import Entry
+from etcd_grpc.errors import AuthenticationError, EtcdError
+from etcd_grpc.etcd import methods, rpc_pb2, watch
+from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.transport import Stream, Transport
+
+__all__ = ["Sink", "Watcher"]
+
+_log = logging.getLogger("etcd_grpc.etcd")
+
+_PAGE = 2000
+_LIST_TIMEOUT_S = 10.0
+
+_WatchStream = Stream[rpc_pb2.WatchRequest, rpc_pb2.WatchResponse]
+
+
+class Sink(Protocol):
+    """Who wants to know what stands under a prefix.  Called on the session's loop; must not block."""
+
+    def replace(self, entries: Sequence[Entry], revision: int) -> None:
+        """All that stands under the prefix at ``revision``."""
+
+    def apply(self, entries: Sequence[Entry], revision: int) -> None:
+        """New events, in order, up to ``revision``."""
+
+    def followed(self, yes: bool, why: str) -> None:
+        """Whether the prefix is being followed; if not, ``why``."""
+
+
+class _Watch:
+    """A prefix, its machine, and its number on the stream."""
+
+    __slots__ = ("backoff", "id", "listing", "machine", "prefix", "sink")
+
+    def __init__(self, number: int, prefix: bytes, sink: Sink, backoff: Backoff) -> None:
+        self.id = number
+        self.prefix = prefix
+        self.sink = sink
+        self.backoff = backoff
+        self.machine = watch.WatchMachine()
+        self.listing: asyncio.Task[None] | None = None
+
+
+class Watcher:
+    """Follows any number of prefixes.  Used on the session's loop only."""
+
+    def __init__(
+        self, transport: Transport, loop: asyncio.AbstractEventLoop, rng: random.Random
+    ) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._rng = rng
+        self._watches: dict[int, _Watch] = {}
+        self._last_id = 0
+        self._stream: _WatchStream | None = None
+        self._creating: deque[int] = deque()  # watches whose creation etcd has not answered yet
+        self._runner: asyncio.Task[None] | None = None
+
+    def add(self, prefix: bytes, sink: Sink) -> int:
+        """Follow ``prefix`` until ``remove`` is called with the returned number."""
+        self._last_id += 1
+        item = _Watch(self._last_id, prefix, sink, self._backoff())
+        self._watches[item.id] = item
+        self._list(item)
+        if self._stream is not None:
+            self._carry_out(item, item.machine.stream_opened())
+        if self._runner is None:
+            self._runner = self._loop.create_task(self._run())
+        return item.id
+
+    def remove(self, number: int) -> None:
+        """Stop following; without any watch left the stream is closed."""
+        item = self._watches.pop(number, None)
+        if item is None:
+            return
+        if item.listing is not None:
+            item.listing.cancel()
+        if not self._watches:
+            self.close()
+        elif self._stream is not None:
+            cancel = rpc_pb2.WatchCancelRequest(watch_id=number)
+            self._stream.send(rpc_pb2.WatchRequest(cancel_request=cancel))
+
+    def close(self) -> None:
+        """Stop everything; no sink is called any more."""
+        for item in self._watches.values():
+            if item.listing is not None:
+                item.listing.cancel()
+        self._watches.clear()
+        if self._runner is not None:
+            self._runner.cancel()
+            self._runner = None
+        self._drop_stream()
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._rng, free=len(self._transport.members))
+
+    async def _run(self) -> None:
+        backoff = self._backoff()
+        while True:
+            member = self._transport.member
+            try:
+                await self._follow_stream(backoff)
+            except EtcdError as error:
+                self._transport.rotate(member)
+                self._transport.last_error = str(error)
+                _log.warning("the watch on etcd broke, trying the next member: %s", error)
+                for item in self._watches.values():
+                    item.sink.followed(False, str(error))
+            finally:
+                self._drop_stream()
+            await asyncio.sleep(backoff.next_delay())
+
+    async def _follow_stream(self, backoff: Backoff) -> None:
+        stream = self._stream = await self._transport.stream(methods.WATCH)
+        self._creating.clear()
+        for item in self._watches.values():
+            self._carry_out(item, item.machine.stream_opened())
+        while True:
+            response = await stream.receive()
+            backoff.reset()
+            self._receive(response)
+
+    def _receive(self, response: rpc_pb2.WatchResponse) -> None:
+        number = response.watch_id
+        if response.created and self._creating:
+            # A creation that is refused may be answered with the id -1; answers come in order.
+            number = self._creating.popleft()
+        item = self._watches.get(number)
+        if item is None:
+            return  # removed meanwhile
+        effects = item.machine.receive(response)
+        if item.machine.state is watch.State.WATCHING and response.created:
+            item.backoff.reset()
+            item.sink.followed(True, "")
+        self._carry_out(item, effects)
+
+    def _drop_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        for item in self._watches.values():
+            item.machine.stream_broken()
+
+    def _carry_out(self, item: _Watch, effects: Sequence[watch.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case watch.List():
+                    _log.info("listing %r again", item.prefix)
+                    self._list(item)
+                case watch.Create(start_revision):
+                    self._create(item, start_revision)
+                case watch.Deliver(entries, revision):
+                    item.sink.apply(entries, revision)
+                case watch.Replace(entries, revision):
+                    item.sink.replace(entries, revision)
+                case watch.Refused(reason):
+                    self._refused(item, reason)
+
+    def _create(self, item: _Watch, start_revision: int) -> None:
+        if self._stream is None:
+            return
+        request = rpc_pb2.WatchCreateRequest(
+            key=item.prefix,
+            range_end=methods.prefix_end(item.prefix),
+            start_revision=start_revision,
+            progress_notify=True,
+            watch_id=item.id,
+            fragment=True,
+        )
+        self._creating.append(item.id)
+        self._stream.send(rpc_pb2.WatchRequest(create_request=request))
+
+    def _refused(self, item: _Watch, reason: str) -> None:
+        """Most often a token that has expired; a missing permission looks the same."""
+        self._transport.forget_token()
+        delay = item.backoff.next_delay()
+        _log.warning("etcd refused the watch of %r: %s", item.prefix, reason)
+        item.sink.followed(False, f"etcd refused the watch: {reason}")
+
+        def break_stream() -> None:
+            # The token belongs to the stream: a new one needs a new stream.
+            if self._stream is not None and item.id in self._watches:
+                self._stream.close()
+
+        self._loop.call_later(delay, break_stream)
+
+    def _list(self, item: _Watch) -> None:
+        item.listing = self._loop.create_task(self._listed(item))
+
+    async def _listed(self, item: _Watch) -> None:
+        """Range until it works, and tell the machine."""
+        backoff = self._backoff()
+        while True:
+            try:
+                entries, header = await self._range(item.prefix)
+            except EtcdError as error:
+                delay = backoff.next_delay()
+                if isinstance(error, AuthenticationError):
+                    delay = max(delay, 1.0)
+                item.sink.followed(False, str(error))
+                await asyncio.sleep(delay)
+            else:
+                break
+        item.listing = None
+        self._carry_out(item, item.machine.listed(entries, header.revision, header.cluster_id))
+
+    async def _range(self, prefix: bytes) -> tuple[list[Entry], rpc_pb2.ResponseHeader]:
+        """All entries under ``prefix``, in pages that are read at one revision."""
+        entries: list[Entry] = []
+        request = rpc_pb2.RangeRequest(key=prefix, range_end=methods.prefix_end(prefix), limit=_PAGE)
+        header: rpc_pb2.ResponseHeader | None = None
+        while True:
+            page = await self._transport.call(methods.RANGE, request, timeout_s=_LIST_TIMEOUT_S)
+            entries += (Entry(kv.key, kv.value, kv.mod_revision) for kv in page.kvs)
+            if header is None:
+                header = page.header
+                request.revision = header.revision
+            if not page.more:
+                return entries, header
+            request.key = entries[-1].key + b"\0"

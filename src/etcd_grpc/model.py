@@ -1,0 +1,176 @@
+"""The nouns of this package: what is registered, what is found, and how the found set changes.
+
+All of them are immutable values.  They carry no behaviour beyond their own validation, so every layer
+may use them.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from etcd_grpc.errors import ConfigurationError
+
+__all__ = ["Change", "Endpoint", "Instance", "Put", "Remove", "Snapshot", "Status", "Update"]
+
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})?|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9]+)?\]")
+_UNSPECIFIED = frozenset({"0.0.0.0", "[::]", "[::0]", "[0:0:0:0:0:0:0:0]"})  # noqa: S104 - refused
+
+
+class Status(enum.StrEnum):
+    """What an instance says of itself.  ``DRAINING`` means: send nothing new, I am about to leave."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One entry that was found under a service.
+
+    Attributes:
+        key: The etcd key; an endpoint is identified by it.
+        address: ``host:port``, IPv6 hosts in brackets.
+        id: The registering process's own identity, ``""`` when another program wrote the entry.
+        weight: Relative share, 0 or more; 1 is normal.
+        zone: Free text, ``""`` when unknown.
+        version: Version of the service, ``""`` when unknown.
+        status: ``SERVING`` endpoints get calls.
+        protocol: ``"grpc"`` unless the entry says otherwise.
+        metadata: The registering user's own values.
+        revision: etcd's ``mod_revision`` of the entry.
+    """
+
+    key: str
+    address: str
+    id: str = ""
+    weight: float = 1.0
+    zone: str = ""
+    version: str = ""
+    status: Status = Status.SERVING
+    protocol: str = "grpc"
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What a server registers: one address of one service.
+
+    Raises:
+        ConfigurationError: The service name, address, weight or metadata cannot be registered.
+    """
+
+    service: str
+    address: str
+    id: str
+    weight: float = 1.0
+    zone: str = ""
+    version: str = ""
+    status: Status = Status.SERVING
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        check_service(self.service)
+        check_advertised(self.address)
+        if not 0 <= self.weight <= 1e6:
+            raise ConfigurationError(
+                f"weight {self.weight!r} is not in 0..1000000; 1 is normal, 0 takes no calls"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An endpoint appeared or was changed."""
+
+    endpoint: Endpoint
+
+    @property
+    def key(self) -> str:
+        return self.endpoint.key
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The endpoint under ``key`` is gone."""
+
+    key: str
+
+
+Change = Put | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Changes that belong together: one etcd revision, or the difference found by a relist.
+
+    Attributes:
+        changes: In etcd's order.
+        revision: The etcd revision up to which the set is now known.
+    """
+
+    changes: tuple[Change, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All endpoints of a service at one moment.
+
+    Attributes:
+        service: The service's name.
+        endpoints: By key, in the order in which they were found.
+        revision: etcd's revision of this view; 0 before the first answer.
+        connected: False while no etcd member can be followed: the view may be old.
+    """
+
+    service: str
+    endpoints: Mapping[str, Endpoint]
+    revision: int
+    connected: bool
+
+
+def check_service(name: str) -> str:
+    """Return ``name`` if it can be a service's name in etcd, else raise ConfigurationError."""
+    if not name or name.strip("/") != name or "//" in name:
+        raise ConfigurationError(
+            f"service name {name!r} is empty or has stray slashes; "
+            "use a name such as 'helloworld.Greeter' or 'prod/greeter'"
+        )
+    if len(name) > 512 or not name.isprintable():
+        raise ConfigurationError(
+            f"service name {name[:80]!r} is longer than 512 characters or has control characters"
+        )
+    return name
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` (IPv6 in brackets) into its parts.
+
+    Raises:
+        ConfigurationError: It is not of that form, or the port is not in 1..65535.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
+        raise ConfigurationError(
+            f"address {address[:80]!r} is not host:port "
+            "(IPv6 in brackets, such as '[2001:db8::1]:50051')"
+        )
+    if len(port) > 5 or not 1 <= int(port) <= 65535:
+        raise ConfigurationError(f"port {port[:20]} in address {address[:80]!r} is not in 1..65535")
+    return host, int(port)
+
+
+def check_advertised(address: str) -> str:
+    """Return ``address`` if clients can connect to it, else raise ConfigurationError."""
+    host, _ = split_address(address)
+    if host in _UNSPECIFIED:
+        raise ConfigurationError(
+            f"{address} cannot be advertised: clients cannot connect to {host}. Pass the address "
+            "they can reach, as host=... or address=..., or set ETCD_GRPC_ADVERTISE"
+        )
+    return address

@@ -1,0 +1,376 @@
+"""``register``: an instance stands in etcd for as long as a ``with`` block lasts.
+
+Leaving the block withdraws it in the order that loses no call: marked as draining, a moment for the
+clients to see it, deleted.  Only then should the server stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import ipaddress
+import os
+import socket
+import uuid
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeVar
+
+from etcd_grpc import plane
+from etcd_grpc.config import EtcdArgument, EtcdConfig
+from etcd_grpc.errors import ConfigurationError
+from etcd_grpc.etcd.session import in_thread
+from etcd_grpc.model import Instance, split_address
+from etcd_grpc.registry import Intent, Registrar
+
+__all__ = ["AsyncRegistration", "Registration", "plan", "register"]
+
+T = TypeVar("T")
+
+DEFAULT_TTL_S = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked registration that has not begun."""
+
+    instance: Instance
+    etcd: EtcdConfig
+    ttl_s: int
+    settle_s: float
+    timeout_s: float
+
+
+def plan(
+    service: str,
+    *,
+    port: int | None,
+    host: str | None,
+    address: str | None,
+    id: str | None,  # noqa: A002 - the field's own name
+    weight: float,
+    zone: str,
+    version: str,
+    metadata: Mapping[str, Any] | None,
+    ttl_s: int,
+    settle_s: float,
+    timeout_s: float,
+    etcd: EtcdArgument,
+) -> Plan:
+    """Check the arguments of ``register`` before anything is written.
+
+    Raises:
+        ConfigurationError: One of them is wrong; the message says what to set instead.
+    """
+    config = EtcdConfig.of(etcd)
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int) or not 1 <= ttl_s <= 9_000_000_000:
+        raise ConfigurationError(
+            f"ttl_s is {ttl_s!r}; it must be a whole number of seconds, 1 or more (10 is usual)"
+        )
+    for name, value in (("settle_s", settle_s), ("timeout_s", timeout_s)):
+        if not value >= 0:
+            raise ConfigurationError(f"{name} is {value!r}; it must be 0 or more seconds")
+    instance = Instance(
+        service=service,
+        address=advertised(config, port, host, address),
+        id=id or uuid.uuid4().hex,
+        weight=weight,
+        zone=zone,
+        version=version,
+        metadata=MappingProxyType(dict(metadata or {})),
+    )
+    return Plan(instance, config, ttl_s, settle_s, timeout_s)
+
+
+def register(
+    service: str,
+    *,
+    port: int | None = None,
+    host: str | None = None,
+    address: str | None = None,
+    id: str | None = None,  # noqa: A002 - the field's own name
+    weight: float = 1.0,
+    zone: str = "",
+    version: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    ttl_s: int = DEFAULT_TTL_S,
+    settle_s: float = 0.5,
+    timeout_s: float = 5.0,
+    etcd: EtcdArgument = None,
+) -> Registration:
+    """Register one instance of ``service`` and keep it registered until it is closed.
+
+    Call it when the server is listening; close the server after the ``with`` block.
+
+    Args:
+        service: The name under which clients look for it.
+        port: The port on which the server listens.
+        host: The host that clients shall use; None takes ``ETCD_GRPC_ADVERTISE``, else the local
+            address from which etcd is reached.
+        address: ``host:port``, in place of the two.
+        id: Identity of this instance; None makes one.
+        weight: Relative share of the calls; 1 is normal, 0 takes none.
+        zone, version, metadata: Told to clients.  The metadata must be JSON.
+        ttl_s: How long, in seconds, a crashed process stays registered.
+        settle_s: How long, in seconds, clients get to move away before the key is deleted.
+        timeout_s: How long, in seconds, to wait for etcd, at each end.
+        etcd: As for ``insecure_channel``.
+
+    Raises:
+        ConfigurationError: An argument is wrong; nothing was written.
+        EtcdError: etcd could not be reached in time, or refused; nothing stays registered.
+    """
+    return Registration(
+        plan(
+            service,
+            port=port,
+            host=host,
+            address=address,
+            id=id,
+            weight=weight,
+            zone=zone,
+            version=version,
+            metadata=metadata,
+            ttl_s=ttl_s,
+            settle_s=settle_s,
+            timeout_s=timeout_s,
+            etcd=etcd,
+        )
+    )
+
+
+class _Core:
+    """What both worlds do on the control loop, from ``begin`` to ``end``."""
+
+    def __init__(self, planned: Plan) -> None:
+        self.plan = planned
+        self.control = plane.acquire(planned.etcd)
+        self.intent: Intent | None = None
+
+    @property
+    def instance(self) -> Instance:
+        return self.plan.instance if self.intent is None else self.intent.instance
+
+    async def begin(self) -> None:
+        self.intent = await self._registrar().add(self.plan.instance, self.plan.timeout_s)
+
+    async def change(self, weight: float | None, metadata: Mapping[str, Any] | None) -> None:
+        if self.intent is None:
+            raise ConfigurationError("this registration is closed")
+        wanted = self.intent.instance
+        if weight is not None:
+            wanted = dataclasses.replace(wanted, weight=weight)
+        if metadata is not None:
+            wanted = dataclasses.replace(wanted, metadata=MappingProxyType(dict(metadata)))
+        await self._registrar().change(self.intent, wanted, self.plan.timeout_s)
+
+    async def end(self, settle_s: float | None) -> None:
+        if self.intent is not None:
+            settle_s = self.plan.settle_s if settle_s is None else settle_s
+            await self._registrar().withdraw(
+                self.intent, settle_s=settle_s, timeout_s=self.plan.timeout_s
+            )
+            self.intent = None
+
+    def _registrar(self) -> Registrar:
+        return self.control.registrar(self.plan.ttl_s)
+
+
+class Registration:
+    """An instance that stands in etcd until ``close``; a context manager."""
+
+    def __init__(self, planned: Plan) -> None:
+        self._core = _Core(planned)
+        self._closed = False
+        try:
+            self._wait(self._core.begin())
+        except BaseException:
+            self._closed = True
+            self._core.control.release()
+            raise
+        _open.add(self)
+
+    @property
+    def instance(self) -> Instance:
+        """What is registered."""
+        return self._core.instance
+
+    def update(self, *, weight: float | None = None, metadata: Mapping[str, Any] | None = None) -> None:
+        """Change the weight or the metadata in place.
+
+        Raises:
+            ConfigurationError: A value is wrong, or the registration is closed.
+            EtcdError: etcd does not have it yet; the change stays wanted.
+        """
+        self._wait(self._core.change(weight, metadata))
+
+    def close(self, *, settle_s: float | None = None) -> None:
+        """Withdraw: draining, ``settle_s`` for the clients, deleted.  A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        _open.discard(self)
+        try:
+            self._wait(self._core.end(settle_s))
+        finally:
+            self._core.control.release()
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = self._core.control.session.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:  # also an interrupted wait
+            future.cancel()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncRegistration:
+    """The same for asyncio: registered by ``async with``, or by ``await registration.start()``."""
+
+    def __init__(self, planned: Plan) -> None:
+        self._plan = planned
+        self._core: _Core | None = None
+
+    @property
+    def instance(self) -> Instance:
+        """What is, or is to be, registered."""
+        return self._plan.instance if self._core is None else self._core.instance
+
+    async def start(self) -> Self:
+        """Register; return when the key stands in etcd.
+
+        Raises:
+            ConfigurationError: A certificate file cannot be read.
+            EtcdError: etcd could not be reached in time, or refused; nothing stays registered.
+        """
+        if self._core is None:
+            core = _Core(self._plan)
+            try:
+                await asyncio.wrap_future(core.control.session.submit(core.begin()))
+            except BaseException:
+                await in_thread(core.control.release)
+                raise
+            self._core = core
+        return self
+
+    async def update(
+        self, *, weight: float | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """As ``Registration.update``."""
+        if self._core is None:
+            raise ConfigurationError("this registration is closed")
+        change = self._core.change(weight, metadata)
+        await asyncio.wrap_future(self._core.control.session.submit(change))
+
+    async def close(self, *, settle_s: float | None = None) -> None:
+        """As ``Registration.close``."""
+        core, self._core = self._core, None
+        if core is not None:
+            try:
+                await asyncio.wrap_future(core.control.session.submit(core.end(settle_s)))
+            finally:
+                await in_thread(core.control.release)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def advertised(config: EtcdConfig, port: int | None, host: str | None, address: str | None) -> str:
+    """The ``host:port`` to tell clients.
+
+    Raises:
+        ConfigurationError: It cannot be known, or clients elsewhere could not use it.
+    """
+    if address is None:
+        told, told_port = _split_advertise(os.environ.get("ETCD_GRPC_ADVERTISE", ""))
+        given = port if port is not None else told_port
+        if given is None:
+            raise ConfigurationError(
+                "neither port nor address is given: pass the port that "
+                "server.add_insecure_port returned"
+            )
+        if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 65535:
+            raise ConfigurationError(
+                f"port {given!r} is not in 1..65535: pass the port that "
+                "server.add_insecure_port returned"
+            )
+        address = f"{_bracketed(host or told or _local_host(config))}:{given}"
+    elif port is not None or host is not None:
+        raise ConfigurationError("pass either address, or port and host")
+    if _is_loopback(address) and not all(_is_loopback(etcd) for etcd in config.addresses):
+        raise ConfigurationError(
+            f"{address} is a loopback address, but etcd ({', '.join(config.addresses)}) is on another "
+            "host, where clients may be too: pass host=..., or set ETCD_GRPC_ADVERTISE"
+        )
+    return address
+
+
+def _split_advertise(text: str) -> tuple[str, int | None]:
+    """``host`` or ``host:port``."""
+    if not text or text.endswith("]") or ":" not in text:
+        return text, None
+    return split_address(text)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _local_host(config: EtcdConfig) -> str:
+    """The local address from which etcd is reached: the kernel's route, no packet is sent."""
+    host, port = split_address(config.addresses[0])
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_DGRAM)[
+            0
+        ]
+        with socket.socket(family, kind) as probe:
+            probe.connect(where)
+            local: str = probe.getsockname()[0]
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot find out which local address reaches etcd at {host} ({error}): pass host=..., "
+            "or set ETCD_GRPC_ADVERTISE"
+        ) from error
+    return local
+
+
+def _is_loopback(address: str) -> bool:
+    host = split_address(address)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name
+
+
+# Registrations that nobody has closed when the interpreter exits are withdrawn then.
+_open: set[Registration] = set()
+
+
+def _close_open() -> None:
+    for registration in list(_open):
+        registration.close(settle_s=0)
+
+
+atexit.register(_close_open)
