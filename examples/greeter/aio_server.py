@@ -12,8 +12,7 @@ import etcd_grpc
 
 
 class Greeter(helloworld_pb2_grpc.GreeterServicer):
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
+    instance = ""
 
     async def SayHello(self, request, context):  # noqa: N802, ARG002
         return helloworld_pb2.HelloReply(message=f"Hello, {request.name}!", instance=self.instance)
@@ -24,13 +23,15 @@ async def serve(host: str, port: int, ttl_s: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    greeter = Greeter()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     port = server.add_insecure_port(f"{host}:{port}")
-    helloworld_pb2_grpc.add_GreeterServicer_to_server(Greeter(f"{host}:{port}"), server)
+    helloworld_pb2_grpc.add_GreeterServicer_to_server(greeter, server)
     await server.start()
     try:
         async with etcd_grpc.aio.register("helloworld.Greeter", port=port, ttl_s=ttl_s) as registration:
-            print(f"serving on port {port}, registered as {registration.instance.address}", flush=True)
+            greeter.instance = registration.instance.address
+            print(f"serving on port {port}, registered as {greeter.instance}", flush=True)
             await stop.wait()
         print("withdrawn; finishing the calls under way", flush=True)
     finally:

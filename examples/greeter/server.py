@@ -13,8 +13,7 @@ import etcd_grpc
 
 
 class Greeter(helloworld_pb2_grpc.GreeterServicer):
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
+    instance = ""
 
     def SayHello(self, request, context):  # noqa: N802, ARG002
         return helloworld_pb2.HelloReply(message=f"Hello, {request.name}!", instance=self.instance)
@@ -28,13 +27,15 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # leave the with block, and so etcd
 
+    greeter = Greeter()
     server = grpc.server(futures.ThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)])
     port = server.add_insecure_port(f"{arguments.host}:{arguments.port}")
-    helloworld_pb2_grpc.add_GreeterServicer_to_server(Greeter(f"{arguments.host}:{port}"), server)
+    helloworld_pb2_grpc.add_GreeterServicer_to_server(greeter, server)
     server.start()
     try:
         with etcd_grpc.register("helloworld.Greeter", port=port, ttl_s=arguments.ttl) as registration:
-            print(f"serving on port {port}, registered as {registration.instance.address}", flush=True)
+            greeter.instance = registration.instance.address
+            print(f"serving on port {port}, registered as {greeter.instance}", flush=True)
             server.wait_for_termination()
     except (KeyboardInterrupt, SystemExit):
         print("withdrawn; finishing the calls under way", flush=True)

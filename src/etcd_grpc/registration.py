@@ -156,8 +156,7 @@ class _Core:
         self.intent = await self._registrar().add(self.plan.instance, self.plan.timeout_s)
 
     async def change(self, weight: float | None, metadata: Mapping[str, Any] | None) -> None:
-        if self.intent is None:
-            raise ConfigurationError("this registration is closed")
+        assert self.intent is not None
         wanted = self.intent.instance
         if weight is not None:
             wanted = dataclasses.replace(wanted, weight=weight)
@@ -203,6 +202,8 @@ class Registration:
             ConfigurationError: A value is wrong, or the registration is closed.
             EtcdError: etcd does not have it yet; the change stays wanted.
         """
+        if self._closed:
+            raise ConfigurationError("this registration is closed")
         self._wait(self._core.change(weight, metadata))
 
     def close(self, *, settle_s: float | None = None) -> None:

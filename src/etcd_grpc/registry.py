@@ -265,8 +265,11 @@ class Registrar:
             return
         found = answer.responses[0].response_range.kvs
         intent.revision = found[0].mod_revision if found else 0
-        if found and found[0].lease == lease_id and found[0].value == value:
+        ours = bool(found) and found[0].lease == lease_id
+        if ours and found[0].value == value:
             intent.placed = target
+        elif not ours and intent.instance.status is Status.DRAINING:
+            intent.placed = target  # another process has taken the address over: it is no longer ours
         await self._notify()
 
     def _restart_lease(self) -> None:

@@ -87,8 +87,7 @@ class Resolver:
         self._prefix = codec.prefix(service)
         self._subscriptions: list[Subscription] = []
         self._watch: int | None = None
-        self._connected = False
-        self._trouble = ""
+        self._trouble = ""  # why etcd cannot be followed
         self.resolved = False
 
     # On the session's loop.
@@ -125,8 +124,7 @@ class Resolver:
 
     def followed(self, yes: bool, why: str) -> None:
         """Sink: whether etcd can be followed."""
-        self._connected = yes
-        self._trouble = why
+        self._trouble = "" if yes else why
 
     def _tell(self, folded: Folded, *, always: bool) -> None:
         for complaint in folded.complaints:
@@ -137,17 +135,22 @@ class Resolver:
 
     # From any thread.
 
+    @property
+    def connected(self) -> bool:
+        """Whether the view is that of an etcd which answers."""
+        return self.resolved and not self._trouble
+
     def snapshot(self) -> Snapshot:
         """All endpoints now."""
         directory = self._directory
         endpoints = MappingProxyType(dict(directory.endpoints))
-        return Snapshot(self.service, endpoints, directory.revision, self._connected)
+        return Snapshot(self.service, endpoints, directory.revision, self.connected)
 
     def status(self) -> str:
         """How things stand with etcd, for an error message."""
         members = ", ".join(self._session.transport.members)
-        if self._connected:
-            return f"etcd at {members} is connected, revision {self._directory.revision}"
         if self._trouble:
             return f"etcd at {members} is not connected: {self._trouble}"
+        if self.connected:
+            return f"etcd at {members} is connected, revision {self._directory.revision}"
         return f"etcd at {members} has not answered yet"

@@ -236,6 +236,10 @@ class Channel(grpc.aio.Channel):
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)  # absent if the constructor failed
         if dispatcher is not None and dispatcher.started:
+            running = dispatcher.shut()
+            if not running.loop.is_closed():
+                running.loop.call_soon_threadsafe(dispatcher.finish, running)
+            running.plane.release()
             warnings.warn(
                 f"channel {dispatcher.spec.target} was not closed; use it as an async context "
                 "manager, or await close()",
@@ -243,10 +247,6 @@ class Channel(grpc.aio.Channel):
                 stacklevel=2,
                 source=self,
             )
-            running = dispatcher.shut()
-            if not running.loop.is_closed():
-                running.loop.call_soon_threadsafe(dispatcher.finish, running)
-            running.plane.release()
 
 
 class _StateChanges:

@@ -213,6 +213,7 @@ class Channel(grpc.Channel):
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)  # absent if the constructor failed
         if dispatcher is not None and dispatcher.started:
+            self.close()
             warnings.warn(
                 f"channel {dispatcher.spec.target} was not closed; use it as a context manager, "
                 "or call close()",
@@ -220,7 +221,6 @@ class Channel(grpc.Channel):
                 stacklevel=2,
                 source=self,
             )
-            self.close()
 
 
 class _MultiCallable:

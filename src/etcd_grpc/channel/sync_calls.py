@@ -44,15 +44,14 @@ class _Blocked:
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
         self.served = threading.Event()
-        self.subchannel: SyncSubchannel | None = None
-        self.error: NoEndpointError | None = None
+        self.outcome: SyncSubchannel | NoEndpointError | None = None
 
     def go(self, subchannel: SyncSubchannel) -> None:
-        self.subchannel = subchannel
+        self.outcome = subchannel
         self.served.set()
 
     def fail(self, code: grpc.StatusCode, why: str) -> None:
-        self.error = NoEndpointError(code, why)
+        self.outcome = NoEndpointError(code, why)
         self.served.set()
 
 
@@ -67,9 +66,10 @@ def wait_for_endpoint(
     waiter = _Blocked(deadline, wait_for_ready)
     dispatcher.enqueue(waiter)
     waiter.served.wait()
-    if waiter.subchannel is None:
-        raise waiter.error or NoEndpointError(grpc.StatusCode.INTERNAL, "served with nothing")
-    return waiter.subchannel
+    if not isinstance(waiter.outcome, Subchannel):
+        assert waiter.outcome is not None
+        raise waiter.outcome
+    return waiter.outcome
 
 
 class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
@@ -203,7 +203,9 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             inner, settled = self._inner, self._settled
         if settled:
             return False
-        if inner is not None and inner.cancel():
+        if inner is not None:
+            inner.cancel()
+            self._settle(None)
             return True
         self._settle(_CancelledError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
         return True

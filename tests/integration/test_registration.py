@@ -1,0 +1,286 @@
+"""Registrations in a real etcd: what is written, kept, restored and withdrawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from tests.support.etcd import RawEtcd
+from tests.support.processes import EchoServer
+from tests.support.waiting import wait_until
+
+import etcd_grpc
+from etcd_grpc import plane
+from etcd_grpc.devcluster import Cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_an_instance_stands_in_the_official_layout_while_the_block_lasts(etcd, service, raw):
+    with etcd_grpc.register(
+        service, port=5000, weight=2, zone="a", version="v1", metadata={"k": 1}, etcd=etcd, settle_s=0
+    ) as registration:
+        assert registration.instance.address == "127.0.0.1:5000"
+        found = raw.get(f"{service}/")
+        assert list(found) == [f"{service}/127.0.0.1:5000"]
+        value = json.loads(found[f"{service}/127.0.0.1:5000"].value)
+        assert (value["Op"], value["Addr"]) == (0, "127.0.0.1:5000")
+        assert value["Metadata"] == {
+            "id": registration.instance.id,
+            "metadata": {"k": 1},
+            "protocol": "grpc",
+            "status": "serving",
+            "version": "v1",
+            "weight": 2,
+            "zone": "a",
+        }
+        assert found[f"{service}/127.0.0.1:5000"].lease != 0
+    assert raw.get(f"{service}/") == {}
+
+
+async def test_the_asyncio_twin_does_the_same(etcd, service, raw):
+    async with etcd_grpc.aio.register(service, port=5000, etcd=etcd, settle_s=0) as registration:
+        assert registration.instance.address == "127.0.0.1:5000"
+        assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:5000"]
+        await registration.update(weight=3)
+        (kv,) = raw.get(f"{service}/").values()
+        assert json.loads(kv.value)["Metadata"]["weight"] == 3
+    assert raw.get(f"{service}/") == {}
+
+
+def test_leaving_marks_the_instance_as_draining_before_the_key_goes(etcd, service, raw):
+    registration = etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0.5)
+    closer = threading.Thread(target=registration.close)
+    closer.start()
+
+    def status() -> str:
+        found = raw.get(f"{service}/").values()
+        return "".join(json.loads(kv.value)["Metadata"]["status"] for kv in found)
+
+    wait_until(lambda: status() == "draining", "draining")
+    closer.join()
+    assert raw.get(f"{service}/") == {}
+
+
+def test_weight_and_metadata_are_changed_in_place(etcd, service, raw):
+    with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0) as registration:
+        before = raw.get(f"{service}/").popitem()[1]
+        registration.update(weight=5, metadata={"canary": True})
+        after = raw.get(f"{service}/").popitem()[1]
+        assert after.create_revision == before.create_revision
+        value = json.loads(after.value)["Metadata"]
+        assert (value["weight"], value["metadata"]) == (5, {"canary": True})
+        with pytest.raises(etcd_grpc.ConfigurationError, match="weight"):
+            registration.update(weight=-1)
+    with pytest.raises(etcd_grpc.ConfigurationError, match="closed"):
+        registration.update(weight=1)
+
+
+def test_all_registrations_of_a_process_share_one_lease(etcd, service, raw):
+    with (
+        etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0),
+        etcd_grpc.register(service, port=5001, etcd=etcd, settle_s=0),
+    ):
+        leases = {kv.lease for kv in raw.get(f"{service}/").values()}
+        assert len(leases) == 1
+    assert raw.get(f"{service}/") == {}
+
+
+def test_withdrawing_one_leaves_the_other(etcd, service, raw):
+    with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0):
+        etcd_grpc.register(service, port=5001, etcd=etcd, settle_s=0).close()
+        assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:5000"]
+
+
+def test_the_lease_is_kept_beyond_its_ttl(etcd, service, raw):
+    with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=etcd, settle_s=0):
+        (first,) = raw.get(f"{service}/").values()
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            assert len(raw.get(f"{service}/")) == 1
+            time.sleep(0.1)
+        (last,) = raw.get(f"{service}/").values()
+        assert last.create_revision == first.create_revision
+
+
+def test_a_revoked_lease_is_granted_again_and_its_keys_put_again(etcd, service, raw):
+    with (
+        etcd_grpc.register(service, port=5000, ttl_s=3, etcd=etcd, settle_s=0),
+        etcd_grpc.register(service, port=5001, ttl_s=3, etcd=etcd, settle_s=0),
+    ):
+        lease = next(iter(raw.get(f"{service}/").values())).lease
+        raw.revoke(lease)
+        wait_until(lambda: len(raw.get(f"{service}/")) == 2, "both back")
+        found = raw.get(f"{service}/")
+        assert {kv.lease for kv in found.values()} != {lease}
+    assert raw.get(f"{service}/") == {}
+
+
+def test_a_restart_takes_its_own_key_over(etcd, service, raw):
+    """The first process dies; the second comes back on the same address within the TTL."""
+    with EchoServer(register=service, etcd=etcd, ttl_s=3) as first:
+        first.kill()
+    with EchoServer(register=service, etcd=etcd, ttl_s=10, port=first.port):
+        (kv,) = raw.get(f"{service}/").values()
+        end = time.monotonic() + 5  # longer than the first one's lease
+        while time.monotonic() < end:
+            assert [k.lease for k in raw.get(f"{service}/").values()] == [kv.lease]
+            time.sleep(0.1)
+
+
+def test_withdrawing_spares_a_key_that_another_process_has_taken_over(etcd, service, raw):
+    theirs = b'{"Op":0,"Addr":"127.0.0.1:5000"}'
+    with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0):
+        raw.put(f"{service}/127.0.0.1:5000", theirs)
+    assert [kv.value for kv in raw.get(f"{service}/").values()] == [theirs]
+
+
+def test_a_killed_process_is_gone_after_its_ttl(etcd, service, raw):
+    with EchoServer(register=service, etcd=etcd, ttl_s=2) as server:
+        assert len(raw.get(f"{service}/")) == 1
+        server.kill()
+        wait_until(lambda: not raw.get(f"{service}/"), "gone with its lease", 10)
+
+
+def test_sigterm_withdraws(etcd, service, raw):
+    with EchoServer(register=service, etcd=etcd, ttl_s=60) as server:
+        assert server.terminate() == 0
+        assert raw.get(f"{service}/") == {}
+
+
+def test_what_nobody_closed_is_withdrawn_at_exit(etcd, service, raw):
+    code = f"import etcd_grpc; etcd_grpc.register({service!r}, port=5000, ttl_s=60); print('up')"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "")
+    assert raw.get(f"{service}/") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"port": 0}, "port 0 is not in 1..65535"),
+        ({"port": 70000}, "port 70000 is not in 1..65535"),
+        ({}, "neither port nor address"),
+        ({"address": "0.0.0.0:5000"}, "cannot be advertised"),
+        ({"port": 5000, "host": "::"}, "cannot be advertised"),
+        ({"address": "nonsense"}, "not host:port"),
+        ({"port": 5000, "ttl_s": 0}, "ttl_s is 0"),
+        ({"port": 5000, "ttl_s": -5}, "ttl_s is -5"),
+        ({"port": 5000, "ttl_s": 1.5}, "whole number"),
+        ({"port": 5000, "weight": -1}, "weight"),
+        ({"port": 5000, "metadata": {"x": object()}}, "metadata is not JSON"),
+        ({"port": 5000, "settle_s": -1}, "settle_s"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(etcd, service, raw, arguments, problem):
+    with pytest.raises(etcd_grpc.ConfigurationError, match=problem):
+        etcd_grpc.register(service, etcd=etcd, **arguments)
+    assert raw.get(f"{service}/") == {}
+
+
+def test_an_unknown_etcd_is_named_and_nothing_stays(service):
+    dead = f"127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    with pytest.raises(etcd_grpc.EtcdUnavailableError) as caught:
+        etcd_grpc.register(service, port=5000, etcd=dead, timeout_s=0.5)
+    assert dead in str(caught.value)
+    assert service in str(caught.value)
+    assert time.monotonic() - started < 5
+
+
+async def test_an_unknown_etcd_is_named_to_asyncio_too(service):
+    dead = f"127.0.0.1:{free_port()}"
+    with pytest.raises(etcd_grpc.EtcdUnavailableError, match=dead):
+        async with etcd_grpc.aio.register(service, port=5000, etcd=dead, timeout_s=0.5):
+            pass
+
+
+def test_registration_survives_the_loss_of_the_member_it_talks_to(cluster: Cluster, service):
+    with etcd_grpc.register(service, port=5000, ttl_s=3, etcd=cluster.endpoints, settle_s=0):
+        control = plane.acquire(etcd_grpc.EtcdConfig.of(cluster.endpoints))
+        talking_to = cluster.endpoints.index(control.session.transport.member)
+        control.release()
+        cluster.kill(talking_to)
+        with RawEtcd(cluster.endpoints[(talking_to + 1) % 3]) as raw:
+            end = time.monotonic() + 6
+            while time.monotonic() < end:
+                assert len(raw.get(f"{service}/")) == 1
+                time.sleep(0.1)
+
+
+def test_a_paused_member_is_left_before_the_lease_ends(cluster: Cluster, service):
+    with etcd_grpc.register(service, port=5000, ttl_s=6, etcd=cluster.endpoints, settle_s=0):
+        control = plane.acquire(etcd_grpc.EtcdConfig.of(cluster.endpoints))
+        talking_to = cluster.endpoints.index(control.session.transport.member)
+        control.release()
+        cluster.pause(talking_to)
+        try:
+            with RawEtcd(cluster.endpoints[(talking_to + 1) % 3]) as raw:
+                end = time.monotonic() + 9
+                while time.monotonic() < end:
+                    assert len(raw.get(f"{service}/")) == 1
+                    time.sleep(0.1)
+        finally:
+            cluster.resume(talking_to)
+
+
+def test_everything_is_registered_again_after_an_outage_longer_than_the_ttl(service):
+    with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
+        with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=cluster.endpoints, settle_s=0):
+            (before,) = raw.get(f"{service}/").values()
+            raw.revoke(before.lease)
+            cluster.kill(0)
+            time.sleep(3)
+            cluster.restart(0)
+            cluster.wait_healthy()
+            wait_until(lambda: len(raw.get(f"{service}/")) == 1, "back", 10)
+        assert raw.get(f"{service}/") == {}
+
+
+def test_withdrawing_without_etcd_is_bounded(service):
+    with Cluster(1) as cluster:
+        registration = etcd_grpc.register(
+            service, port=5000, etcd=cluster.endpoints, settle_s=0, timeout_s=1
+        )
+        cluster.kill(0)
+        started = time.monotonic()
+        registration.close()
+        assert time.monotonic() - started < 5
+
+
+def test_sigint_in_the_block_withdraws(etcd, service, raw):
+    code = (
+        "import etcd_grpc, threading\n"
+        f"with etcd_grpc.register({service!r}, port=5000, ttl_s=60):\n"
+        "    print('up', flush=True)\n"
+        "    threading.Event().wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert raw.get(f"{service}/") == {}

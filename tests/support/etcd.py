@@ -1,0 +1,74 @@
+"""A raw etcd client for tests: plain unary calls, no session of ours."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from etcd_grpc.etcd import methods
+from etcd_grpc.etcd import rpc_pb2 as rpc
+from etcd_grpc.etcd.methods import Method, prefix_end
+
+COMPACT = Method(
+    "/etcdserverpb.KV/Compact",
+    rpc.CompactionRequest.SerializeToString,
+    rpc.CompactionResponse.FromString,
+)
+DELETE = Method(
+    "/etcdserverpb.KV/DeleteRange",
+    rpc.DeleteRangeRequest.SerializeToString,
+    rpc.DeleteRangeResponse.FromString,
+)
+
+
+class RawEtcd:
+    """Reads and writes through one member."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._channel = grpc.insecure_channel(endpoint)
+
+    def call(self, method: Method[Any, Any], request: Any) -> Any:
+        rpc_call = self._channel.unary_unary(method.path, method.serialize, method.deserialize)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return rpc_call(request, timeout=5, wait_for_ready=True)
+            except grpc.RpcError as error:
+                # A new leader is being elected.
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def put(self, key: str, value: str | bytes, lease: int = 0) -> int:
+        raw = value.encode() if isinstance(value, str) else value
+        request = rpc.PutRequest(key=key.encode(), value=raw, lease=lease)
+        return int(self.call(methods.PUT, request).header.revision)
+
+    def delete(self, key: str) -> int:
+        return int(self.call(DELETE, rpc.DeleteRangeRequest(key=key.encode())).header.revision)
+
+    def get(self, prefix: str) -> dict[str, Any]:
+        """All keys under ``prefix``, as etcd's KeyValue messages."""
+        request = rpc.RangeRequest(key=prefix.encode(), range_end=prefix_end(prefix.encode()))
+        return {kv.key.decode(): kv for kv in self.call(methods.RANGE, request).kvs}
+
+    def revoke(self, lease: int) -> None:
+        self.call(methods.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease))
+
+    def compact(self) -> None:
+        revision = self.call(methods.RANGE, rpc.RangeRequest(key=b"x")).header.revision
+        self.call(COMPACT, rpc.CompactionRequest(revision=revision, physical=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()

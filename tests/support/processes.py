@@ -1,0 +1,60 @@
+"""Echo servers as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+SERVER = Path(__file__).with_name("echo_server.py")
+
+
+class EchoServer:
+    """One echo server; ended with the ``with`` block at the latest."""
+
+    def __init__(self, *, register: str = "", etcd: str = "", port: int = 0, ttl_s: int = 5) -> None:
+        command = [sys.executable, str(SERVER), "--port", str(port), "--ttl", str(ttl_s)]
+        if register:
+            command += ["--register", register]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().split()
+        assert line[:1] == ["ready"], f"the echo server did not start: {line}"
+        self.address = line[1]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def terminate(self) -> int:
+        """SIGTERM, and wait for its end."""
+        self.process.terminate()
+        return self.process.wait(timeout=20)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
