@@ -16,11 +16,17 @@ import dataclasses
 import logging
 
 from etcd_grpc.codec import Codec
-from etcd_grpc.errors import AuthenticationError, EtcdError, EtcdUnavailableError
+from etcd_grpc.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EtcdError,
+    EtcdUnavailableError,
+)
 from etcd_grpc.etcd import lease, methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.session import Session
+from etcd_grpc.etcd.transport import ATTEMPT_S
 from etcd_grpc.model import Instance, Status
 
 __all__ = ["Intent", "Registrar"]
@@ -75,6 +81,10 @@ class Registrar:
             EtcdError: It could not be done within ``timeout_s`` seconds.  Nothing stays wanted then.
         """
         intent = Intent(instance)
+        if self._codec.encode(instance)[0] in self._intents:
+            raise ConfigurationError(
+                f"{instance.service} at {instance.address} is already registered by this process"
+            )
         await self._want(intent, instance)
         self._start()
         try:
@@ -191,7 +201,7 @@ class Registrar:
                         await asyncio.sleep(until - now)
                         continue
                 backoff.reset()
-            except EtcdError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: the lease must be kept
                 await self._failed(error)
                 self._lease.failed(loop.time(), backoff.next_delay())
 
@@ -207,7 +217,9 @@ class Registrar:
         # On the wire a stream of one request and one answer is a unary call, and so it gets what a
         # stream lacks: a deadline.  A member that hangs is left after ATTEMPT_S.
         request = rpc.LeaseKeepAliveRequest(ID=lease_id)
-        answer = await self._session.transport.call(methods.LEASE_KEEP_ALIVE, request)
+        answer = await self._session.transport.call(
+            methods.LEASE_KEEP_ALIVE, request, attempt_s=min(ATTEMPT_S, self._lease.ttl_s / 4)
+        )
         self._lease.kept(answer.TTL, now)
 
     async def _keep_keys(self) -> None:
@@ -218,7 +230,7 @@ class Registrar:
             try:
                 await asyncio.gather(*(self._place(intent) for intent in self._missing()))
                 backoff.reset()
-            except EtcdError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: the keys must stand
                 await self._failed(error)
                 await asyncio.sleep(backoff.next_delay())
 
@@ -227,9 +239,12 @@ class Registrar:
             return []
         return [intent for intent in self._intents.values() if not self._is_placed(intent)]
 
-    async def _failed(self, error: EtcdError) -> None:
-        _log.warning("registration is behind: %s", error)
-        self._trouble = error
+    async def _failed(self, error: Exception) -> None:
+        if isinstance(error, EtcdError):
+            _log.warning("registration is behind: %s", error)
+            self._trouble = error
+        else:
+            _log.error("registration is behind, by a defect of this package", exc_info=error)
         await self._notify()
 
     async def _place(self, intent: Intent) -> None:

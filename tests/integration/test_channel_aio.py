@@ -271,7 +271,7 @@ async def test_code_without_await_drives_the_retries_too(etcd, service):
         async with etcd_grpc.aio.insecure_channel(
             f"etcd:///{service}", etcd=etcd, service_config=RETRY
         ) as channel:
-            slow = channel.unary_unary("/echo/Slow")(b"1", timeout=20)
+            slow = channel.unary_unary("/echo/Slow")(b"4", timeout=20)
             code = asyncio.create_task(slow.code())
             await until(lambda: slow._inner is not None, "under way")
             with EchoServer(register=service, etcd=etcd) as second:

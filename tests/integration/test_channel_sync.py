@@ -280,7 +280,7 @@ def test_a_future_that_dies_with_its_instance_is_sent_again(etcd, service):
         EchoServer(register=service, etcd=etcd) as first,
         etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, service_config=RETRY) as channel,
     ):
-        future = channel.unary_unary("/echo/Slow").future(b"1", timeout=20)
+        future = channel.unary_unary("/echo/Slow").future(b"4", timeout=20)
         wait_until(lambda: future._inner is not None, "under way")
         with EchoServer(register=service, etcd=etcd) as second:
             ready = channel.unary_unary("/echo/UnaryUnary")

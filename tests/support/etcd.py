@@ -23,6 +23,8 @@ DELETE = Method(
     rpc.DeleteRangeResponse.FromString,
 )
 
+_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
 
 class RawEtcd:
     """Reads and writes through one member."""
@@ -32,13 +34,13 @@ class RawEtcd:
 
     def call(self, method: Method[Any, Any], request: Any) -> Any:
         rpc_call = self._channel.unary_unary(method.path, method.serialize, method.deserialize)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while True:
             try:
-                return rpc_call(request, timeout=5, wait_for_ready=True)
+                return rpc_call(request, timeout=2, wait_for_ready=True)
             except grpc.RpcError as error:
-                # A new leader is being elected.
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                # A new leader is being elected, or the old one took a proposal with it.
+                if error.code() not in _AGAIN or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 

@@ -22,7 +22,6 @@ import grpc
 from etcd_grpc import plane
 from etcd_grpc.balancer.base import Picker
 from etcd_grpc.balancer.service_config import RetryPolicy
-from etcd_grpc.channel.connectivity import READY
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.spec import ChannelSpec
 from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
@@ -95,7 +94,7 @@ class Dispatcher(Generic[C]):
         second_best = None
         for _ in range(len(picker)):
             subchannel = picker.pick()
-            if subchannel.probe(False) != READY:
+            if not subchannel.connected():
                 running = self._running
                 if running is not None:
                     running.subchannels.report(subchannel)
@@ -135,17 +134,31 @@ class Dispatcher(Generic[C]):
 
     def enqueue(self, waiter: Waiter[C]) -> None:
         """Serve ``waiter`` as soon as it can be said what becomes of it."""
+        if not self._post(self._arrived, waiter):
+            waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> bool:
+        """Call back on the dispatcher's loop after ``delay_s`` seconds; False: it is closed."""
+        running = self._running
+        return running is not None and self._post(running.loop.call_later, delay_s, callback)
+
+    def on_control_thread(self) -> bool:
+        """Whether the caller is the thread that keeps leases and watches."""
+        running = self._running
+        return running is not None and threading.current_thread() is running.plane.session.thread
+
+    def _post(self, callback: Callable[..., object], *arguments: Any) -> bool:
+        """Run ``callback`` on the dispatcher's loop; False: it is closed."""
         running = self._running
         if running is None or self.closed:
-            waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
-            return
-        running.loop.call_soon_threadsafe(self._arrived, waiter)
-
-    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        """Call back on the dispatcher's loop after ``delay_s`` seconds."""
-        running = self._running
-        if running is not None:
-            running.loop.call_soon_threadsafe(running.loop.call_later, delay_s, callback)
+            return False
+        try:
+            running.loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            if not running.loop.is_closed():
+                raise
+            return False
+        return True
 
     def snapshot(self) -> Snapshot | None:
         """The endpoints as etcd has them; None before the channel was first used."""
@@ -289,8 +302,8 @@ def delay_after(
         # "Cannot invoke RPC on closed channel!": picked just before the endpoint left.
         return 0.0 if subchannel.closed else None
     code = failure.code()
-    connected = subchannel.probe(False) == READY
-    unseen = never_left(code, failure.details(), subchannel.endpoint.address, connected)
+    address, connected = subchannel.endpoint.address, subchannel.connected()
+    unseen = never_left(code, failure.details(), address, connected)
     delay = attempts.next_delay(code, failure.trailing_metadata(), unseen=unseen)
     left = left_until(deadline)
     if delay is None or (left is not None and delay >= left):

@@ -67,6 +67,13 @@ class Subchannel(Generic[C]):
         self.reported = False
         self.closed = False
 
+    def connected(self) -> bool:
+        """Whether a call could leave at this moment.  Any thread."""
+        try:
+            return self.probe(False) == READY
+        except ValueError:  # closed meanwhile
+            return False
+
     def look(self) -> bool:
         """Update ``state``, connecting if need be; return whether it changed.
 
@@ -246,7 +253,7 @@ class SubchannelSet(Generic[C]):
     def _publish(self) -> None:
         self._publish_timer = None
         self._published_at = self._loop.time()
-        ready = [s for s in self._subchannels.values() if s.probe(False) == READY]
+        ready = [s for s in self._subchannels.values() if s.connected()]
         self.picker = self._policy.picker(ready) if ready else None
         self.state = self._aggregate(bool(ready))
         self._on_change()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -192,8 +191,7 @@ class Channel(grpc.Channel):
         running = self._dispatcher.shut()
         if running is None:
             return
-        control = threading.current_thread() is running.plane.session.thread
-        if control:  # a garbage collection found an unclosed channel there
+        if self._dispatcher.on_control_thread():  # a garbage collection found an unclosed channel
             self._dispatcher.finish(running)
         else:
             running.plane.session.run(self._dispatcher.finish, running)

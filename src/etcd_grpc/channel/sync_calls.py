@@ -26,6 +26,7 @@ _log = logging.getLogger("etcd_grpc.channel")
 
 SyncSubchannel = Subchannel[grpc.Channel]
 SyncDispatcher = Dispatcher[grpc.Channel]
+_LOOK_AGAIN_S = 1.0
 # Starts one attempt, given what is left of the deadline in seconds.
 Start = Callable[[SyncSubchannel, float | None], Any]
 
@@ -65,7 +66,9 @@ def wait_for_endpoint(
     """
     waiter = _Blocked(deadline, wait_for_ready)
     dispatcher.enqueue(waiter)
-    waiter.served.wait()
+    while not waiter.served.wait(_LOOK_AGAIN_S):
+        if dispatcher.closed:  # perhaps in the very moment in which we were enqueued
+            raise NoEndpointError(grpc.StatusCode.CANCELLED, "Channel closed!")
     if not isinstance(waiter.outcome, Subchannel):
         assert waiter.outcome is not None
         raise waiter.outcome
@@ -156,8 +159,8 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
                     throttle.succeeded()
             elif (delay := delay_after(inner, self._attempts, subchannel, self.deadline)) is not None:
                 self._tried.add(subchannel)
-                self._dispatcher.later(delay, self._once_more)
-                return
+                if self._dispatcher.later(delay, self._once_more):
+                    return
         self._settle(None)
 
     def _once_more(self) -> None:
@@ -177,11 +180,13 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             self._settled = True
             callbacks, self._callbacks = self._callbacks, []
             self._condition.notify_all()
-        if callbacks:
+        if callbacks and self._dispatcher.on_control_thread():
             # The application's code must not run on the thread that keeps leases and watches.
             threading.Thread(
                 target=_run_all, args=(callbacks,), name="etcd-grpc-callbacks", daemon=True
             ).start()
+        else:
+            _run_all(callbacks)
 
     def _await(self, timeout: float | None = None, *, begun: bool = False) -> Any:
         """Wait until settled (or only begun); return the attempt to ask, or the error in its place.

@@ -92,8 +92,15 @@ class Transport:
         if self.member == away_from:
             self._current = (self._current + 1) % len(self.members)
 
-    async def call(self, method: Method[Q, R], request: Q, *, timeout_s: float = 5.0) -> R:
-        """Send ``request``; members that do not answer are left, each is asked at most once.
+    async def call(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_s: float = 5.0,
+        attempt_s: float = ATTEMPT_S,
+    ) -> R:
+        """Send ``request``; a member that takes longer than ``attempt_s`` is left for the next.
 
         Raises:
             EtcdUnavailableError: No member answered within ``timeout_s``.
@@ -106,7 +113,7 @@ class Transport:
             left = deadline - self._loop.time()
             try:
                 answer = await self._authenticated(
-                    method, request, member, max(0.05, min(left, ATTEMPT_S))
+                    method, request, member, max(0.05, min(left, attempt_s))
                 )
             except EtcdUnavailableError as error:
                 self.last_error = str(error)

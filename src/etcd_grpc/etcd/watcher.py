@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from etcd_grpc.codec import Entry
@@ -46,7 +46,7 @@ class Sink(Protocol):
 class _Watch:
     """A prefix, its machine, and its number on the stream."""
 
-    __slots__ = ("backoff", "id", "listing", "machine", "prefix", "sink")
+    __slots__ = ("backoff", "id", "listing", "machine", "prefix", "refused", "sink")
 
     def __init__(self, number: int, prefix: bytes, sink: Sink, backoff: Backoff) -> None:
         self.id = number
@@ -55,6 +55,7 @@ class _Watch:
         self.backoff = backoff
         self.machine = watch.WatchMachine()
         self.listing: asyncio.Task[None] | None = None
+        self.refused = False  # since it was last created
 
 
 class Watcher:
@@ -148,6 +149,7 @@ class Watcher:
         effects = item.machine.receive(response)
         if item.machine.state is watch.State.WATCHING and response.created:
             item.backoff.reset()
+            item.refused = False
             item.sink.followed(True, "")
         self._carry_out(item, effects)
 
@@ -167,11 +169,24 @@ class Watcher:
                 case watch.Create(start_revision):
                     self._create(item, start_revision)
                 case watch.Deliver(entries, revision):
-                    item.sink.apply(entries, revision)
+                    self._hand_on(item, item.sink.apply, entries, revision)
                 case watch.Replace(entries, revision):
-                    item.sink.replace(entries, revision)
+                    self._hand_on(item, item.sink.replace, entries, revision)
                 case watch.Refused(reason):
                     self._refused(item, reason)
+
+    def _hand_on(
+        self,
+        item: _Watch,
+        receiver: Callable[[Sequence[Entry], int], None],
+        entries: Sequence[Entry],
+        revision: int,
+    ) -> None:
+        """A defect in a receiver must not end the watch, which would freeze discovery silently."""
+        try:
+            receiver(entries, revision)
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("what stands under %r at revision %d was not taken", item.prefix, revision)
 
     def _create(self, item: _Watch, start_revision: int) -> None:
         if self._stream is None:
@@ -188,18 +203,24 @@ class Watcher:
         self._stream.send(rpc_pb2.WatchRequest(create_request=request))
 
     def _refused(self, item: _Watch, reason: str) -> None:
-        """Most often a token that has expired; a missing permission looks the same."""
-        self._transport.forget_token()
-        delay = item.backoff.next_delay()
+        """Most often a token that has expired; a missing permission looks the same.
+
+        The token belongs to the stream, so a new one needs a new stream: once.  If that does not help
+        it is the permission, and this watch alone is asked for again, at most once a second.
+        """
         _log.warning("etcd refused the watch of %r: %s", item.prefix, reason)
         item.sink.followed(False, f"etcd refused the watch: {reason}")
+        if not item.refused and self._stream is not None:
+            item.refused = True
+            self._transport.forget_token()
+            self._stream.close()
+            return
 
-        def break_stream() -> None:
-            # The token belongs to the stream: a new one needs a new stream.
+        def ask_again() -> None:
             if self._stream is not None and item.id in self._watches:
-                self._stream.close()
+                self._carry_out(item, item.machine.stream_opened())
 
-        self._loop.call_later(delay, break_stream)
+        self._loop.call_later(max(1.0, item.backoff.next_delay()), ask_again)
 
     def _list(self, item: _Watch) -> None:
         item.listing = self._loop.create_task(self._listed(item))
