@@ -7,7 +7,6 @@ own thread, so a loop that is blocked for a while misses nothing.
 from __future__ import annotations
 
 import asyncio
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -15,14 +14,13 @@ from typing import Any, Self
 
 import grpc
 
-from etcd_grpc.channel.aio_calls import (
-    AioSubchannel,
-    StreamStreamCall,
-    StreamUnaryCall,
-    UnaryStreamCall,
-    UnaryUnaryCall,
+from etcd_grpc.channel.aio_methods import (
+    StreamStreamMultiCallable,
+    StreamUnaryMultiCallable,
+    UnaryStreamMultiCallable,
+    UnaryUnaryMultiCallable,
 )
-from etcd_grpc.channel.dispatch import Dispatcher, left_until
+from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.etcd.session import in_thread
@@ -30,10 +28,8 @@ from etcd_grpc.etcd.session import in_thread
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
 
 Interceptors = Sequence[grpc.aio.ClientInterceptor]
-Metadata = Any  # whatever a plain channel takes
 Serializer = Callable[[Any], bytes] | None
 Deserializer = Callable[[bytes], Any] | None
-Make = Callable[[Any], Any]  # of a grpc.aio.Channel, whose stubs lack _registered_method
 
 
 def insecure_channel(
@@ -145,10 +141,12 @@ class Channel(grpc.aio.Channel):
     ) -> UnaryUnaryMultiCallable:
         return UnaryUnaryMultiCallable(
             self,
+            self._dispatcher,
+            "unary_unary",
             method,
-            lambda channel: channel.unary_unary(
-                method, request_serializer, response_deserializer, _registered_method
-            ),
+            request_serializer,
+            response_deserializer,
+            _registered_method,
         )
 
     def unary_stream(
@@ -160,10 +158,12 @@ class Channel(grpc.aio.Channel):
     ) -> UnaryStreamMultiCallable:
         return UnaryStreamMultiCallable(
             self,
+            self._dispatcher,
+            "unary_stream",
             method,
-            lambda channel: channel.unary_stream(
-                method, request_serializer, response_deserializer, _registered_method
-            ),
+            request_serializer,
+            response_deserializer,
+            _registered_method,
         )
 
     def stream_unary(
@@ -175,10 +175,12 @@ class Channel(grpc.aio.Channel):
     ) -> StreamUnaryMultiCallable:
         return StreamUnaryMultiCallable(
             self,
+            self._dispatcher,
+            "stream_unary",
             method,
-            lambda channel: channel.stream_unary(
-                method, request_serializer, response_deserializer, _registered_method
-            ),
+            request_serializer,
+            response_deserializer,
+            _registered_method,
         )
 
     def stream_stream(
@@ -190,10 +192,12 @@ class Channel(grpc.aio.Channel):
     ) -> StreamStreamMultiCallable:
         return StreamStreamMultiCallable(
             self,
+            self._dispatcher,
+            "stream_stream",
             method,
-            lambda channel: channel.stream_stream(
-                method, request_serializer, response_deserializer, _registered_method
-            ),
+            request_serializer,
+            response_deserializer,
+            _registered_method,
         )
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -266,177 +270,3 @@ class _StateChanges:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
-
-
-class _MultiCallable:
-    """One method, on whichever endpoint is picked.
-
-    It holds the real channels' own multi-callables, made when an endpoint is first used by it and
-    forgotten when the endpoint has left; and the channel, which must live as long as a stub does.
-    """
-
-    def __init__(self, channel: Channel, method: str, make: Make) -> None:
-        self._channel = channel
-        self._dispatcher = channel._dispatcher
-        self._config = self._dispatcher.spec.service_config.method(method)
-        self._make = make
-        self._inner: dict[AioSubchannel, Any] = {}
-
-    def _bind(self, subchannel: AioSubchannel) -> Any:
-        """The real multi-callable of ``subchannel``."""
-        inner = self._inner.get(subchannel)
-        if inner is None:
-            self._inner = {known: bound for known, bound in self._inner.items() if not known.closed}
-            inner = self._inner[subchannel] = self._make(subchannel.channel)
-        return inner
-
-    def _prepare(
-        self, timeout: float | None, wait_for_ready: bool | None
-    ) -> tuple[AioSubchannel | None, float | None, bool]:
-        """A connected endpoint if there is one; deadline (time.monotonic) and waiting.
-
-        Raises:
-            grpc.aio.UsageError: The channel is closed.
-        """
-        dispatcher, config = self._dispatcher, self._config
-        subchannel = dispatcher.pick()
-        if subchannel is None:
-            if dispatcher.closed:
-                raise grpc.aio.UsageError("Channel is closed.")
-            dispatcher.start(asyncio.get_running_loop())
-        if config.timeout_s is not None:
-            timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
-        waits = config.wait_for_ready if wait_for_ready is None else wait_for_ready
-        return subchannel, None if timeout is None else time.monotonic() + timeout, bool(waits)
-
-    def _begin(
-        self,
-        subchannel: AioSubchannel,
-        request: Any,
-        timeout: float | None,
-        metadata: Metadata,
-        credentials: grpc.CallCredentials | None,
-        compression: grpc.Compression | None,
-    ) -> Any:
-        """Start one attempt, and count it until it has ended."""
-        call = (self._inner.get(subchannel) or self._bind(subchannel))(
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            compression=compression,
-        )
-        subchannel.in_flight.append(None)
-        call.add_done_callback(subchannel.ended)
-        return call
-
-
-class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
-    """One request, one response; may be sent again to another endpoint."""
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> UnaryUnaryCall:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
-        return UnaryUnaryCall(
-            self._dispatcher,
-            lambda picked, left: self._begin(picked, request, left, metadata, credentials, compression),
-            subchannel,
-            deadline,
-            waits,
-            lambda: self._dispatcher.attempts(self._config.retry),
-        )
-
-
-class _StreamMultiCallable(_MultiCallable):
-    """A call that is sent once: a plain call where an endpoint is connected."""
-
-    def _call(
-        self,
-        waiting: Callable[..., Any],
-        request: Any,
-        timeout: float | None,
-        metadata: Metadata,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-    ) -> Any:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
-
-        def start(picked: AioSubchannel, left: float | None) -> Any:
-            return self._begin(picked, request, left, metadata, credentials, compression)
-
-        if subchannel is not None:
-            return start(subchannel, left_until(deadline))
-        return waiting(self._dispatcher, start, None, deadline, waits)
-
-
-class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
-    """One request, many responses."""
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            UnaryStreamCall, request, timeout, metadata, credentials, wait_for_ready, compression
-        )
-
-
-class StreamUnaryMultiCallable(_StreamMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    """Many requests (an iterator over them, or None to write them), one response."""
-
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            StreamUnaryCall,
-            request_iterator,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-        )
-
-
-class StreamStreamMultiCallable(_StreamMultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    """Many requests (an iterator over them, or None to write them), many responses."""
-
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            StreamStreamCall,
-            request_iterator,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-        )

@@ -1,0 +1,60 @@
+"""What multi-callables of both worlds have in common: one method, on whichever endpoint is picked."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.subchannel import Subchannel
+
+__all__ = ["BoundMethod"]
+
+C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
+
+
+class BoundMethod(Generic[C]):
+    """Holds the real channels' own multi-callables of one method.
+
+    They are made when an endpoint is first used and forgotten when it has left.  The balanced channel
+    is held too: it must live as long as one of its stubs.
+
+    Args:
+        channel: The balanced channel.
+        dispatcher: Where its endpoints come from.
+        shape: The name of the channel's function that makes the multi-callable.
+        arguments: That function's arguments; the method's path comes first.
+    """
+
+    __slots__ = ("_arguments", "_channel", "_config", "_dispatcher", "_inner", "_shape")
+
+    def __init__(self, channel: object, dispatcher: Dispatcher[C], shape: str, *arguments: Any) -> None:
+        self._channel = channel
+        self._dispatcher = dispatcher
+        self._shape = shape
+        self._arguments = arguments
+        self._config = dispatcher.spec.service_config.method(arguments[0])
+        self._inner: dict[Subchannel[C], Any] = {}
+
+    def _bind(self, subchannel: Subchannel[C]) -> Any:
+        """The real multi-callable of ``subchannel``.  Any thread."""
+        inner = self._inner.get(subchannel)
+        if inner is None:
+            for known in self._inner.copy():
+                if known.closed:
+                    self._inner.pop(known, None)
+            inner = getattr(subchannel.channel, self._shape)(*self._arguments)
+            self._inner[subchannel] = inner
+        return inner
+
+    def _defaults(
+        self, timeout: float | None, wait_for_ready: bool | None
+    ) -> tuple[float | None, bool]:
+        """Deadline (on time.monotonic's clock) and waiting, with what the service config says."""
+        config = self._config
+        if config.timeout_s is not None:
+            timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
+        waits = config.wait_for_ready if wait_for_ready is None else wait_for_ready
+        return None if timeout is None else time.monotonic() + timeout, bool(waits)

@@ -1,0 +1,299 @@
+"""The methods of a synchronous balanced channel, in the four shapes of gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from etcd_grpc.channel.bound import BoundMethod
+from etcd_grpc.channel.dispatch import delay_after, left_until
+from etcd_grpc.channel.sync_calls import (
+    PendingCall,
+    SyncSubchannel,
+    track,
+    wait_for_endpoint,
+)
+
+__all__ = [
+    "StreamStreamMultiCallable",
+    "StreamUnaryMultiCallable",
+    "UnaryStreamMultiCallable",
+    "UnaryUnaryMultiCallable",
+]
+
+T = TypeVar("T")
+Metadata = Any  # whatever a plain channel takes
+
+
+class _MultiCallable(BoundMethod[grpc.Channel]):
+    """How a synchronous call finds its endpoint."""
+
+    __slots__ = ()
+
+    def _ready(self) -> SyncSubchannel | None:
+        """A connected endpoint if there is one; else the search is on.
+
+        Raises:
+            ValueError: The channel is closed.
+        """
+        subchannel = self._dispatcher.pick()
+        if subchannel is None:
+            if self._dispatcher.closed:
+                raise ValueError("Cannot invoke RPC on closed channel!")
+            self._dispatcher.start()
+        return subchannel
+
+    def _stream(
+        self,
+        start: Callable[[SyncSubchannel, float | None], Any],
+        timeout: float | None,
+        waits: bool | None,
+    ) -> Any:
+        """Start a call that is sent once: on a connected endpoint at once, else when there is one."""
+        subchannel = self._ready()
+        deadline, wait_for_ready = self._defaults(timeout, waits)
+        if subchannel is not None:
+            try:
+                call = start(subchannel, left_until(deadline))
+            except ValueError:
+                if not subchannel.closed:
+                    raise
+            else:
+                track(subchannel, call)
+                return call
+        return PendingCall(
+            self._dispatcher,
+            start,
+            deadline=deadline,
+            wait_for_ready=wait_for_ready,
+            attempts=None,
+        ).begin()
+
+
+class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+    """One request, one response; may be sent again to another endpoint."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        subchannel = self._dispatcher.pick()
+        if subchannel is None or self._config.timeout_s is not None:
+            return self._persist(
+                lambda inner, left: inner(request, left, metadata, credentials, None, compression),
+                timeout,
+                wait_for_ready,
+            )
+        # The same as _persist's first attempt, without its bookkeeping.
+        started = time.monotonic()
+        in_flight = subchannel.in_flight
+        in_flight.append(None)
+        try:
+            inner = self._inner.get(subchannel) or self._bind(subchannel)
+            response = inner(request, timeout, metadata, credentials, None, compression)
+        except (grpc.RpcError, ValueError) as error:
+            failure = error
+        else:
+            if self._dispatcher.throttle is not None:
+                self._dispatcher.throttle.succeeded()
+            return response
+        finally:
+            in_flight.pop()
+        return self._persist(
+            lambda inner, left: inner(request, left, metadata, credentials, None, compression),
+            None if timeout is None else timeout - (time.monotonic() - started),
+            wait_for_ready,
+            subchannel,
+            failure,
+        )
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> tuple[Any, grpc.Call]:
+        result: tuple[Any, grpc.Call] = self._persist(
+            lambda inner, left: inner.with_call(
+                request, left, metadata, credentials, None, compression
+            ),
+            timeout,
+            wait_for_ready,
+        )
+        return result
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        def start(subchannel: SyncSubchannel, left: float | None) -> Any:
+            inner = self._bind(subchannel)
+            return inner.future(request, left, metadata, credentials, None, compression)
+
+        self._ready()
+        deadline, waits = self._defaults(timeout, wait_for_ready)
+        attempts = self._dispatcher.attempts(self._config.retry)
+        return PendingCall(
+            self._dispatcher, start, deadline=deadline, wait_for_ready=waits, attempts=attempts
+        ).begin()
+
+    def _persist(
+        self,
+        attempt: Callable[[Any, float | None], T],
+        timeout: float | None,
+        wait_for_ready: bool | None,
+        subchannel: SyncSubchannel | None = None,
+        failure: grpc.RpcError | ValueError | None = None,
+    ) -> T:
+        """Attempt until there is an answer, a final failure or no endpoint; blocks meanwhile.
+
+        Raises:
+            grpc.RpcError: The final failure.
+            ValueError: The channel is closed.
+        """
+        deadline, waits = self._defaults(timeout, wait_for_ready)
+        attempts = self._dispatcher.attempts(self._config.retry)
+        tried: set[SyncSubchannel] = set()
+        while True:
+            if subchannel is not None and failure is not None:
+                delay = delay_after(failure, attempts, subchannel, deadline)
+                if delay is None:
+                    raise failure
+                tried.add(subchannel)
+                time.sleep(delay)
+            subchannel = self._dispatcher.pick(tried)
+            if subchannel is None:
+                self._ready()
+                subchannel = wait_for_endpoint(self._dispatcher, deadline, waits)
+            subchannel.in_flight.append(None)
+            try:
+                response = attempt(self._bind(subchannel), left_until(deadline))
+            except (grpc.RpcError, ValueError) as error:
+                failure = error
+            else:
+                if self._dispatcher.throttle is not None:
+                    self._dispatcher.throttle.succeeded()
+                return response
+            finally:
+                subchannel.in_flight.pop()
+
+
+class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """One request, many responses."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._stream(
+            lambda subchannel, left: self._bind(subchannel)(
+                request, left, metadata, credentials, None, compression
+            ),
+            timeout,
+            wait_for_ready,
+        )
+
+
+class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+    """Many requests, one response."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        response, _ = self.with_call(
+            request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
+        return response
+
+    def with_call(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> tuple[Any, grpc.Call]:
+        deadline, waits = self._defaults(timeout, wait_for_ready)
+        subchannel = self._ready() or wait_for_endpoint(self._dispatcher, deadline, waits)
+        subchannel.in_flight.append(None)
+        try:
+            result: tuple[Any, grpc.Call] = self._bind(subchannel).with_call(
+                request_iterator, left_until(deadline), metadata, credentials, None, compression
+            )
+        finally:
+            subchannel.in_flight.pop()
+        return result
+
+    def future(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._stream(
+            lambda subchannel, left: self._bind(subchannel).future(
+                request_iterator, left, metadata, credentials, None, compression
+            ),
+            timeout,
+            wait_for_ready,
+        )
+
+
+class StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
+    """Many requests, many responses."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._stream(
+            lambda subchannel, left: self._bind(subchannel)(
+                request_iterator, left, metadata, credentials, None, compression
+            ),
+            timeout,
+            wait_for_ready,
+        )
