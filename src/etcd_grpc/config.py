@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.model import split_address
+from etcd_grpc.model import shown, split_address
 
 __all__ = ["EtcdArgument", "EtcdConfig"]
 
@@ -49,8 +49,8 @@ class EtcdConfig:
         schemes = {endpoint.partition("://")[0] for endpoint in self.endpoints if "://" in endpoint}
         if schemes - {"http", "https"} or len(schemes) > 1:
             raise ConfigurationError(
-                f"etcd endpoints {', '.join(self.endpoints)} mix schemes or use an unknown one; "
-                "use http:// or https:// for all of them"
+                f"etcd endpoints {', '.join(map(shown, self.endpoints))} mix schemes or use an "
+                "unknown one; use http:// or https:// for all of them"
             )
         if (self.cert is None) != (self.key is None):
             raise ConfigurationError(
@@ -83,14 +83,16 @@ class EtcdConfig:
         def path(name: str) -> Path | None:
             return Path(env[name]) if env.get(name) else None
 
-        user, _, password = env.get("ETCDCTL_USER", "").partition(":")
+        user, password = env.get("ETCDCTL_USER", ""), env.get("ETCDCTL_PASSWORD", "")
+        if not password:  # with a password of its own, a user's name may hold a colon
+            user, _, password = user.partition(":")
         return cls(
             endpoints=split_endpoints(env.get("ETCDCTL_ENDPOINTS") or _DEFAULT_ENDPOINT),
             ca_cert=path("ETCDCTL_CACERT"),
             cert=path("ETCDCTL_CERT"),
             key=path("ETCDCTL_KEY"),
             user=user,
-            password=env.get("ETCDCTL_PASSWORD") or password,
+            password=password,
         )
 
     @classmethod

@@ -61,7 +61,7 @@ class Directory:
         """
         listed = {entry.key: entry for entry in entries}
         vanished = [Entry(k, None, revision) for k in (*self._keys, *self._skipped) if k not in listed]
-        return self.apply((*vanished, *listed.values()), revision)
+        return self.apply((*listed.values(), *vanished), revision)
 
     def _fold(self, entry: Entry, changes: list[Change], complaints: list[str]) -> None:
         endpoint = None

@@ -7,6 +7,7 @@ may use them.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from etcd_grpc.errors import ConfigurationError
 __all__ = ["Change", "Endpoint", "Instance", "Put", "Remove", "Snapshot", "Status", "Update"]
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})?|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9]+)?\]")
-_UNSPECIFIED = frozenset({"0.0.0.0", "[::]", "[::0]", "[0:0:0:0:0:0:0:0]"})  # noqa: S104 - refused
 
 
 class Status(enum.StrEnum):
@@ -155,20 +155,44 @@ def split_address(address: str) -> tuple[str, int]:
         ConfigurationError: It is not of that form, or the port is not in 1..65535.
     """
     host, colon, port = address.rpartition(":")
-    if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
+    if not colon or not _is_host(host) or not (port.isascii() and port.isdigit()):
         raise ConfigurationError(
-            f"address {address[:80]!r} is not host:port "
+            f"address {shown(address)!r} is not host:port "
             "(IPv6 in brackets, such as '[2001:db8::1]:50051')"
         )
     if len(port) > 5 or not 1 <= int(port) <= 65535:
-        raise ConfigurationError(f"port {port[:20]} in address {address[:80]!r} is not in 1..65535")
+        raise ConfigurationError(f"port {port[:20]} in address {shown(address)!r} is not in 1..65535")
     return host, int(port)
+
+
+def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that ``host`` (IPv6 with or without brackets) is; None if it is a name."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def shown(text: str) -> str:
+    """``text`` as an error may show it: short, and without the password before an ``@``."""
+    scheme, separator, rest = text.rpartition("://")
+    secret, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{'***@' if at and secret else ''}{host}"[:80]
+
+
+def _is_host(host: str) -> bool:
+    if host.startswith("["):
+        address = ip_of(host)
+        return address is not None and ":" in host and bool(_HOST.fullmatch(host))
+    return bool(_HOST.fullmatch(host))
 
 
 def check_advertised(address: str) -> str:
     """Return ``address`` if clients can connect to it, else raise ConfigurationError."""
     host, _ = split_address(address)
-    if host in _UNSPECIFIED:
+    ip = ip_of(host)
+    if ip is not None and ip.is_unspecified:
         raise ConfigurationError(
             f"{address} cannot be advertised: clients cannot connect to {host}. Pass the address "
             "they can reach, as host=... or address=..., or set ETCD_GRPC_ADVERTISE"

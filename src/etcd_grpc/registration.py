@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import dataclasses
-import ipaddress
 import os
 import socket
 import uuid
@@ -21,7 +20,7 @@ from etcd_grpc import plane
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.session import in_thread
-from etcd_grpc.model import Instance, split_address
+from etcd_grpc.model import Instance, ip_of, split_address
 from etcd_grpc.registry import Intent, Registrar
 
 __all__ = ["AsyncRegistration", "Registration", "plan", "register"]
@@ -347,7 +346,7 @@ def _local_host(config: EtcdConfig) -> str:
         with socket.socket(family, kind) as probe:
             probe.connect(where)
             local: str = probe.getsockname()[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             f"cannot find out which local address reaches etcd at {host} ({error}): pass host=..., "
             "or set ETCD_GRPC_ADVERTISE"
@@ -356,13 +355,9 @@ def _local_host(config: EtcdConfig) -> str:
 
 
 def _is_loopback(address: str) -> bool:
-    host = split_address(address)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name
+    host = split_address(address)[0]
+    ip = ip_of(host)
+    return ip.is_loopback if ip is not None else host.casefold() == "localhost"
 
 
 # Registrations that nobody has closed when the interpreter exits are withdrawn then.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.model import check_service
+from etcd_grpc.model import check_service, shown
 
 __all__ = ["Target", "parse_target"]
 
@@ -33,24 +33,29 @@ def parse_target(target: str) -> Target:
         ConfigurationError: ``target`` is malformed; the message shows the right form.
     """
     form = "use etcd:///SERVICE, such as etcd:///helloworld.Greeter"
+    if not isinstance(target, str) or not target.isprintable() or target != target.strip():
+        raise ConfigurationError(
+            f"target {target!r:.80} is no text, or has spaces or control characters; {form}"
+        )
+    said = shown(target)
     try:
         parts = urlsplit(target)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"target {target!r} is malformed ({error}); {form}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"target {said!r} is malformed ({error}); {form}") from error
     if parts.scheme != "etcd":
-        raise ConfigurationError(f"target {target!r} does not start with etcd://; {form}")
+        raise ConfigurationError(f"target {said!r} does not start with etcd://; {form}")
     if parts.netloc:
         raise ConfigurationError(
-            f"target {target!r} has {parts.netloc!r} where nothing is expected (three slashes!); "
+            f"target {said!r} has {shown(parts.netloc)!r} where nothing is expected (three slashes!); "
             f"{form}, and name the etcd members by etcd=... or ETCDCTL_ENDPOINTS"
         )
     if parts.query or parts.fragment:
-        raise ConfigurationError(f"target {target!r} has a query or fragment; {form}")
+        raise ConfigurationError(f"target {said!r} has a query or fragment; {form}")
     if not parts.path.startswith("/") or len(parts.path) < 2:
-        raise ConfigurationError(f"target {target!r} names no service; {form}")
+        raise ConfigurationError(f"target {said!r} names no service; {form}")
     try:
         return Target(check_service(unquote(parts.path[1:], errors="strict")))
     except ConfigurationError as error:
-        raise ConfigurationError(f"target {target!r}: {error}; {form}") from None
+        raise ConfigurationError(f"target {said!r}: {error}; {form}") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"target {target!r} is not UTF-8; {form}") from None
+        raise ConfigurationError(f"target {said!r} is not UTF-8; {form}") from None

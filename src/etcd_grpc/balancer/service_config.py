@@ -26,7 +26,7 @@ __all__ = ["POLICIES", "MethodConfig", "RetryPolicy", "ServiceConfig", "Throttli
 POLICIES: Mapping[str, Callable[[random.Random], Policy]] = {"round_robin": RoundRobin}
 
 _MAX_ATTEMPTS = 5  # gRFC A6: higher values are treated as 5
-_DURATION = re.compile(r"(\d{1,12})(\.\d{1,9})?s")
+_DURATION = re.compile(r"([0-9]{1,12}(\.[0-9]{1,9})?|\.[0-9]{1,9})s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,8 @@ def _seconds(text: str, name: str) -> float:
 
 
 def _code(code: str | int) -> grpc.StatusCode:
+    wanted = code.upper() if isinstance(code, str) else code  # gRFC A6: names in any case
     for status in grpc.StatusCode:
-        if code in (status.name, status.value[0]):
+        if wanted in (status.name, status.value[0]):
             return status
     raise ConfigurationError(f"service config: {code!r} is no gRPC status code")

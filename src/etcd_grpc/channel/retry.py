@@ -24,6 +24,7 @@ __all__ = ["Attempts", "Throttle", "never_left"]
 
 _JITTER = 0.2
 _PUSHBACK = "grpc-retry-pushback-ms"
+_MAX_DIGITS = 10  # it is a 32-bit number
 # Transparent retries need no policy, but an end: with every endpoint refusing, the call fails.
 _MAX_TRANSPARENT = 20
 
@@ -77,6 +78,7 @@ class Attempts:
         self._throttle = throttle
         self._rng = rng
         self._made = 1
+        self._backoffs = 0  # since the beginning, or since the server's last wish
         self._transparent = 0
 
     def next_delay(
@@ -106,8 +108,13 @@ class Attempts:
             return None
         self._made += 1
         if pushback is not None:
+            self._backoffs = 0
             return pushback / 1000
-        backoff = policy.initial_backoff_s * policy.backoff_multiplier ** (self._made - 2)
+        try:
+            backoff = policy.initial_backoff_s * policy.backoff_multiplier**self._backoffs
+        except OverflowError:
+            backoff = policy.max_backoff_s
+        self._backoffs += 1
         return min(backoff, policy.max_backoff_s) * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
 
 
@@ -116,5 +123,6 @@ def _pushback_ms(trailers: Iterable[Any] | None) -> int | None:
     for name, value in trailers or ():
         if name == _PUSHBACK:
             text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            return int(text) if text.isascii() and text.isdigit() else -1
+            good = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+            return int(text) if good else -1
     return None

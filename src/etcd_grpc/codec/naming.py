@@ -8,6 +8,9 @@ defaults.  The bytes written are those that Go's ``json.Marshal`` would write.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +51,10 @@ class _Metadata(msgspec.Struct):
     metadata: dict[str, Any] = {}
 
 
+# Where Go's encoding of a float has an exponent.
+_EXPONENT_BELOW = 1e-6
+_EXPONENT_FROM = 1e21
+
 # A struct keeps its order, a map is sorted: what Go does.
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(_Value)
@@ -61,20 +68,25 @@ class NamingCodec:
 
     def encode(self, instance: Instance) -> tuple[bytes, bytes]:
         """Raises ConfigurationError if the metadata cannot be written as JSON, or is too large."""
-        weight = instance.weight
+        try:
+            metadata = _as_go(dict(instance.metadata))
+        except RecursionError:
+            raise ConfigurationError("metadata is not JSON: it is nested too deeply") from None
+        except TypeError as error:
+            raise ConfigurationError(f"metadata is not JSON: {error}") from None
+        weight = _as_go(instance.weight)
         fields = {
             "id": instance.id,
-            "metadata": dict(instance.metadata),
+            "metadata": metadata,
             "protocol": "grpc",
             "status": instance.status.value,
             "version": instance.version,
-            # Go programs that decode a weight into an int accept 2 and refuse 2.0.
-            "weight": int(weight) if float(weight).is_integer() else weight,
+            "weight": weight,
             "zone": instance.zone,
         }
         try:
             encoded = _encoder.encode(_Value(addr=instance.address, metadata=fields))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigurationError(f"metadata is not JSON: {error}") from error
         for raw, escaped in _GO_ESCAPES.items():
             encoded = encoded.replace(raw, escaped)
@@ -115,6 +127,35 @@ class NamingCodec:
             metadata=MappingProxyType(fields.metadata),
             revision=entry.revision,
         )
+
+
+def _as_go(value: Any) -> Any:
+    """``value`` such that its encoding is that of json.Marshal.
+
+    Raises:
+        TypeError: It has no place in JSON.
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if not math.isfinite(value):
+            raise TypeError(f"{value} is no JSON number")
+        case float() if value.is_integer() and abs(value) < _EXPONENT_FROM:
+            return int(value)  # Go programs that decode an int accept 2 and refuse 2.0
+        case float():
+            text = repr(value)
+            if _EXPONENT_BELOW <= abs(value) < _EXPONENT_FROM:
+                text = format(Decimal(text), "f")
+            return msgspec.Raw(text.replace("e-0", "e-").encode())
+        case list() | tuple():
+            return [_as_go(item) for item in value]
+        case Mapping():
+            wrong = [key for key in value if not isinstance(key, str)]
+            if wrong:
+                raise TypeError(f"the key {wrong[0]!r} is no string")
+            return {key: _as_go(item) for key, item in value.items()}
+        case _:
+            raise TypeError(f"a {type(value).__name__} has no place in it")
 
 
 def _fields(metadata: Any) -> _Metadata:

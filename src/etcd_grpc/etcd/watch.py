@@ -10,6 +10,7 @@ response is no progress: its header names the store's revision, which the watch 
     LISTING    stream opened or broken        -                            LISTING
     CREATING   created                        -                            WATCHING
     CREATING   created, the store went back   List                         LISTING
+    CREATING   anything else                  - (of a watch given up)      CREATING
     WATCHING   events                         Deliver                      WATCHING
     any        canceled, compacted            List                         LISTING
     any        canceled, other reason         Refused                      IDLE
@@ -122,6 +123,8 @@ class WatchMachine:
             return self._canceled(response)
         if response.created:
             return self._created(response)
+        if self.state is State.CREATING:
+            return []  # a watch's own events come after its ``created``
         entries = [_entry(event) for event in response.events]
         if response.fragment:
             self._fragments += entries

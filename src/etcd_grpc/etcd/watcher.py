@@ -44,12 +44,12 @@ class Sink(Protocol):
 
 
 class _Watch:
-    """A prefix, its machine, and its number on the stream."""
+    """A prefix, its machine, and its number on the stream, which is a new one at every creation."""
 
-    __slots__ = ("backoff", "id", "listing", "machine", "prefix", "refused", "sink")
+    __slots__ = ("backoff", "listing", "machine", "number", "prefix", "refused", "sink")
 
-    def __init__(self, number: int, prefix: bytes, sink: Sink, backoff: Backoff) -> None:
-        self.id = number
+    def __init__(self, prefix: bytes, sink: Sink, backoff: Backoff) -> None:
+        self.number = 0  # 0: none on the current stream
         self.prefix = prefix
         self.sink = sink
         self.backoff = backoff
@@ -67,36 +67,36 @@ class Watcher:
         self._transport = transport
         self._loop = loop
         self._rng = rng
-        self._watches: dict[int, _Watch] = {}
-        self._last_id = 0
+        self._watches: dict[int, _Watch] = {}  # by the handle that ``add`` returned
+        self._on_stream: dict[int, _Watch] = {}  # by the number on the current stream
+        self._last_handle = 0
+        self._last_number = 0
         self._stream: _WatchStream | None = None
         self._creating: deque[int] = deque()  # watches whose creation etcd has not answered yet
         self._runner: asyncio.Task[None] | None = None
 
     def add(self, prefix: bytes, sink: Sink) -> int:
-        """Follow ``prefix`` until ``remove`` is called with the returned number."""
-        self._last_id += 1
-        item = _Watch(self._last_id, prefix, sink, self._backoff())
-        self._watches[item.id] = item
+        """Follow ``prefix`` until ``remove`` is called with the returned handle."""
+        self._last_handle += 1
+        item = self._watches[self._last_handle] = _Watch(prefix, sink, self._backoff())
         self._list(item)
         if self._stream is not None:
             self._carry_out(item, item.machine.stream_opened())
         if self._runner is None:
             self._runner = self._loop.create_task(self._run())
-        return item.id
+        return self._last_handle
 
-    def remove(self, number: int) -> None:
+    def remove(self, handle: int) -> None:
         """Stop following; without any watch left the stream is closed."""
-        item = self._watches.pop(number, None)
+        item = self._watches.pop(handle, None)
         if item is None:
             return
         if item.listing is not None:
             item.listing.cancel()
-        if not self._watches:
+        if self._watches:
+            self._cancel(item)
+        else:
             self.close()
-        elif self._stream is not None:
-            cancel = rpc_pb2.WatchCancelRequest(watch_id=number)
-            self._stream.send(rpc_pb2.WatchRequest(cancel_request=cancel))
 
     def close(self) -> None:
         """Stop everything; no sink is called any more."""
@@ -143,9 +143,9 @@ class Watcher:
         if response.created and self._creating:
             # A creation that is refused may be answered with the id -1; answers come in order.
             number = self._creating.popleft()
-        item = self._watches.get(number)
+        item = self._on_stream.get(number)
         if item is None:
-            return  # removed meanwhile
+            return  # given up meanwhile
         effects = item.machine.receive(response)
         if item.machine.state is watch.State.WATCHING and response.created:
             item.backoff.reset()
@@ -157,6 +157,7 @@ class Watcher:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        self._on_stream.clear()
         for item in self._watches.values():
             item.machine.stream_broken()
 
@@ -165,6 +166,7 @@ class Watcher:
             match effect:
                 case watch.List():
                     _log.info("listing %r again", item.prefix)
+                    self._cancel(item)
                     self._list(item)
                 case watch.Create(start_revision):
                     self._create(item, start_revision)
@@ -191,16 +193,25 @@ class Watcher:
     def _create(self, item: _Watch, start_revision: int) -> None:
         if self._stream is None:
             return
+        self._last_number += 1
+        item.number = self._last_number
+        self._on_stream[item.number] = item
         request = rpc_pb2.WatchCreateRequest(
             key=item.prefix,
             range_end=methods.prefix_end(item.prefix),
             start_revision=start_revision,
             progress_notify=True,
-            watch_id=item.id,
+            watch_id=item.number,
             fragment=True,
         )
-        self._creating.append(item.id)
+        self._creating.append(item.number)
         self._stream.send(rpc_pb2.WatchRequest(create_request=request))
+
+    def _cancel(self, item: _Watch) -> None:
+        """Give the item's watch on the current stream up; etcd may have ended it already."""
+        if self._on_stream.pop(item.number, None) is not None and self._stream is not None:
+            cancel = rpc_pb2.WatchCancelRequest(watch_id=item.number)
+            self._stream.send(rpc_pb2.WatchRequest(cancel_request=cancel))
 
     def _refused(self, item: _Watch, reason: str) -> None:
         """Most often a token that has expired; a missing permission looks the same.
@@ -208,6 +219,7 @@ class Watcher:
         The token belongs to the stream, so a new one needs a new stream: once.  If that does not help
         it is the permission, and this watch alone is asked for again, at most once a second.
         """
+        self._on_stream.pop(item.number, None)
         _log.warning("etcd refused the watch of %r: %s", item.prefix, reason)
         item.sink.followed(False, f"etcd refused the watch: {reason}")
         if not item.refused and self._stream is not None:
@@ -217,7 +229,7 @@ class Watcher:
             return
 
         def ask_again() -> None:
-            if self._stream is not None and item.id in self._watches:
+            if self._stream is not None and item in self._watches.values():
                 self._carry_out(item, item.machine.stream_opened())
 
         self._loop.call_later(max(1.0, item.backoff.next_delay()), ask_again)
