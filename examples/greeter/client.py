@@ -1,6 +1,7 @@
 """Calls the greeter, and tells which instance answered.  Try it: python client.py --calls 6"""
 
 import argparse
+import contextlib
 import time
 
 import helloworld_pb2
@@ -26,7 +27,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         main()
-    except KeyboardInterrupt:
-        pass
