@@ -15,4 +15,6 @@ def main() -> None:
         if error.name not in {"typer", "rich"}:
             raise
         sys.exit(f"etcd-grpc: {error.name} is not installed: pip install 'etcd-grpc[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     app()
