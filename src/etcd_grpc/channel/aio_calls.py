@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from etcd_grpc.balancer.service_config import RetryPolicy
 from etcd_grpc.channel.dispatch import Dispatcher, delay_after, left_until
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
@@ -75,6 +76,7 @@ class _AioCall:
         subchannel: Where to start at once; None: wait for one.
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
+        retry: When it may be sent again; None for never, short of a call that never left.
     """
 
     def __init__(
@@ -84,16 +86,18 @@ class _AioCall:
         subchannel: AioSubchannel | None,
         deadline: float | None,
         wait_for_ready: bool,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._start = start
         self._deadline = deadline
         self._wait_for_ready = wait_for_ready
+        self._retry = retry
         self._subchannel = subchannel
         self._inner: Any = None
         self._moving: asyncio.Task[None] | None = None
-        self._tried: set[AioSubchannel] = set()
-        self._callbacks: set[asyncio.Task[None]] = set()
+        self._tried: tuple[AioSubchannel, ...] = ()
+        self._callbacks: tuple[asyncio.Task[None], ...] = ()
         if subchannel is None:
             self._move(0.0)
         else:
@@ -168,9 +172,8 @@ class _AioCall:
         if self.done() and self._moving is None:
             callback(self)
             return
-        task = asyncio.get_running_loop().create_task(follow())
-        self._callbacks.add(task)
-        task.add_done_callback(self._callbacks.discard)
+        # Held here, since the loop holds a task only weakly.
+        self._callbacks += (asyncio.get_running_loop().create_task(follow()),)
 
     async def initial_metadata(self) -> Any:
         return await (await self._settled()).initial_metadata()
@@ -198,18 +201,7 @@ class _AioCall:
 class UnaryUnaryCall(_AioCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     """One request, one response; may be sent again to another endpoint."""
 
-    def __init__(
-        self,
-        dispatcher: AioDispatcher,
-        start: Start,
-        subchannel: AioSubchannel | None,
-        deadline: float | None,
-        wait_for_ready: bool,
-        make_attempts: Callable[[], Attempts],
-    ) -> None:
-        super().__init__(dispatcher, start, subchannel, deadline, wait_for_ready)
-        self._make_attempts = make_attempts
-        self._attempts: Attempts | None = None
+    _attempts: Attempts | None = None  # made when the first one has failed
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._result().__await__()
@@ -246,11 +238,11 @@ class UnaryUnaryCall(_AioCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-ar
         """Whether another attempt follows the failed ``inner``; the first to ask sets it off."""
         if self._inner is inner and self._moving is None and self._subchannel is not None:
             if self._attempts is None:
-                self._attempts = self._make_attempts()
+                self._attempts = self._dispatcher.attempts(self._retry)
             delay = delay_after(error, self._attempts, self._subchannel, self._deadline)
             if delay is None:
                 return False
-            self._tried.add(self._subchannel)
+            self._tried += (self._subchannel,)
             self._move(delay)
         return True
 

@@ -92,7 +92,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
             subchannel,
             deadline,
             waits,
-            lambda: self._dispatcher.attempts(self._config.retry),
+            self._config.retry,
         )
 
 

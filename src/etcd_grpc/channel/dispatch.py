@@ -91,18 +91,10 @@ class Dispatcher(Generic[C]):
         picker = self._picker
         if picker is None:
             return None
-        second_best = None
-        for _ in range(len(picker)):
-            subchannel = picker.pick()
-            if not subchannel.connected():
-                running = self._running
-                if running is not None:
-                    running.subchannels.report(subchannel)
-            elif subchannel in avoid:
-                second_best = subchannel
-            else:
-                return subchannel
-        return second_best
+        subchannel = picker.pick()
+        if subchannel not in avoid and subchannel.connected():
+            return subchannel
+        return self._pick_again(picker, subchannel, avoid)
 
     def attempts(self, retry: RetryPolicy | None) -> Attempts:
         """The bookkeeping for a call that has failed once."""
@@ -205,6 +197,26 @@ class Dispatcher(Generic[C]):
         running.plane.session.loop.call_soon_threadsafe(
             running.plane.unsubscribe, self.spec.target.service, running.subscription
         )
+
+    def _pick_again(
+        self,
+        picker: Picker[Subchannel[C]],
+        subchannel: Subchannel[C],
+        avoid: Collection[Subchannel[C]],
+    ) -> Subchannel[C] | None:
+        """The first choice will not do: ask as often as there are others, and report what is broken."""
+        second_best = None
+        for _ in range(len(picker)):
+            if not subchannel.connected():
+                running = self._running
+                if running is not None:
+                    running.subchannels.report(subchannel)
+            elif subchannel in avoid:
+                second_best = subchannel
+            else:
+                return subchannel
+            subchannel = picker.pick()
+        return second_best
 
     # On the session's loop.
 
