@@ -75,6 +75,21 @@ class EtcdConfig:
         """``host:port`` of each member."""
         return tuple(e.partition("://")[2] if "://" in e else e for e in self.endpoints)
 
+    def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The authority's certificates, the client's key and its certificate, as PEM.
+
+        Raises:
+            ConfigurationError: A file cannot be read.
+        """
+
+        def read(path: Path | None) -> bytes | None:
+            try:
+                return path.read_bytes() if path else None
+            except OSError as error:
+                raise ConfigurationError(f"cannot read the etcd certificate file: {error}") from error
+
+        return read(self.ca_cert), read(self.key), read(self.cert)
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> EtcdConfig:
         """Read what ``etcdctl`` would read; 127.0.0.1:2379 when nothing is set."""

@@ -72,13 +72,15 @@ class ChannelSpec:
             raise ConfigurationError(
                 f"unknown policy {chosen!r}; known are {', '.join(sorted(POLICIES))}"
             )
+        config = EtcdConfig.of(etcd)
+        config.certificates()  # a file that is missing is told here, not at the first call
         # Each endpoint has its own connection: one that is put again must not inherit the reconnect
         # backoff of the one before.  An option of the user's comes later and wins.
         own = (("grpc.use_local_subchannel_pool", 1),)
         passed = tuple(option for option in given if option[0] != _SERVICE_CONFIG)
         return cls(
             parse_target(target),
-            EtcdConfig.of(etcd),
+            config,
             parsed,
             chosen,
             own + passed,

@@ -15,7 +15,6 @@ import queue
 import random
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import grpc
@@ -24,7 +23,6 @@ from google.protobuf.message import Message
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
-    ConfigurationError,
     EtcdError,
     EtcdUnavailableError,
 )
@@ -300,15 +298,7 @@ def _translate(error: grpc.RpcError, path: str, member: str) -> EtcdError:
 def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials | None:
     if not config.tls:
         return None
-
-    def read(path: Path | None) -> bytes | None:
-        try:
-            return path.read_bytes() if path else None
-        except OSError as error:
-            raise ConfigurationError(f"cannot read the etcd certificate file: {error}") from error
-
+    authority, key, certificate = config.certificates()
     return grpc.ssl_channel_credentials(
-        root_certificates=read(config.ca_cert),
-        private_key=read(config.key),
-        certificate_chain=read(config.cert),
+        root_certificates=authority, private_key=key, certificate_chain=certificate
     )
