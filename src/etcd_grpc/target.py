@@ -33,15 +33,15 @@ def parse_target(target: str) -> Target:
         ConfigurationError: ``target`` is malformed; the message shows the right form.
     """
     form = "use etcd:///SERVICE, such as etcd:///helloworld.Greeter"
-    if not isinstance(target, str) or not target.isprintable() or target != target.strip():
-        raise ConfigurationError(
-            f"target {target!r:.80} is no text, or has spaces or control characters; {form}"
-        )
+    if not isinstance(target, str):
+        raise ConfigurationError(f"target is a {type(target).__name__}, no text; {form}")
     said = shown(target)
+    if not target.isprintable() or target != target.strip():
+        raise ConfigurationError(f"target {said!r} has spaces or control characters; {form}")
     try:
         parts = urlsplit(target)
-    except ValueError as error:
-        raise ConfigurationError(f"target {said!r} is malformed ({error}); {form}") from error
+    except ValueError:  # its text may hold a password
+        raise ConfigurationError(f"target {said!r} is malformed; {form}") from None
     if parts.scheme != "etcd":
         raise ConfigurationError(f"target {said!r} does not start with etcd://; {form}")
     if parts.netloc:

@@ -1,0 +1,89 @@
+"""What a balanced channel is made of: checked once, the same for both worlds."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import grpc
+import pytest
+
+import etcd_grpc
+from etcd_grpc.channel.spec import ChannelSpec
+from etcd_grpc.config import EtcdConfig
+from etcd_grpc.errors import ConfigurationError
+from etcd_grpc.target import Target
+
+
+def spec(target: str = "etcd:///greeter", options: Any = None, **changes: Any) -> ChannelSpec:
+    given = {"etcd": "10.9.9.9:2379", "policy": None, "service_config": None, **changes}
+    return ChannelSpec.make(target, options, None, None, **given)
+
+
+def with_timeout(text: str) -> dict[str, Any]:
+    return {"methodConfig": [{"name": [{}], "timeout": text}]}
+
+
+def test_defaults() -> None:
+    made = spec()
+    assert made.target == Target("greeter")
+    assert made.etcd == EtcdConfig(("10.9.9.9:2379",))
+    assert made.policy == "round_robin"
+    assert made.credentials is None
+    assert len(made.make_policy(random.Random(1)).picker(["a"])) == 1
+
+
+def test_etcd_comes_from_the_environment_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", "10.0.0.1:2379")
+    assert spec(etcd=None).etcd.endpoints == ("10.0.0.1:2379",)
+
+
+def test_service_config_comes_from_the_channel_option() -> None:
+    options = [("grpc.service_config", json.dumps(with_timeout("3s")))]
+    assert spec(options=options).service_config.method("/a.B/C").timeout_s == 3.0
+
+
+def test_argument_wins_over_the_channel_option() -> None:
+    options = [("grpc.service_config", json.dumps(with_timeout("3s")))]
+    made = spec(options=options, service_config=with_timeout("1s"))
+    assert made.service_config.method("/a.B/C").timeout_s == 1.0
+
+
+def test_service_config_is_ours_and_not_handed_to_the_real_channels() -> None:
+    options = [("a", 1), ("grpc.service_config", "{}"), ("b", 2)]
+    names = [name for name, _ in spec(options=options).options]
+    assert names[-2:] == ["a", "b"]
+    assert "grpc.service_config" not in names
+
+
+def test_users_options_come_after_ours_and_win() -> None:
+    made = spec(options=[("grpc.use_local_subchannel_pool", 0)])
+    assert [value for name, value in made.options if name == "grpc.use_local_subchannel_pool"][-1] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target": "greeter"},
+        {"etcd": "10.9.9.9"},
+        {"policy": "no_such_policy"},
+        {"service_config": "{"},
+        {"options": [("grpc.service_config", "{")]},
+        {"service_config": {"loadBalancingConfig": [{"no_such_policy": {}}]}},
+    ],
+)
+@pytest.mark.parametrize("world", [etcd_grpc, etcd_grpc.aio], ids=["sync", "aio"])
+def test_wrong_argument_is_an_error_where_the_channel_is_made(
+    world: Any, wrong: dict[str, Any]
+) -> None:
+    arguments = {"target": "etcd:///greeter", "etcd": "10.9.9.9:2379", **wrong}
+    with pytest.raises(ConfigurationError):
+        world.insecure_channel(**arguments)
+    with pytest.raises(ConfigurationError):
+        world.secure_channel(credentials=grpc.ssl_channel_credentials(), **arguments)
+
+
+def test_unknown_policy_error_names_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="round_robin"):
+        spec(policy="no_such_policy")

@@ -1,0 +1,211 @@
+"""Entries folded into a set of endpoints: differences only, complaints once."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcd_grpc.codec import Entry, NamingCodec
+from etcd_grpc.directory import Directory
+from etcd_grpc.model import Change, Endpoint, Instance, Put, Remove
+
+
+def good(name: str, revision: int, weight: float = 1.0) -> Entry:
+    key, value = NamingCodec().encode(Instance("greeter", f"{name}:50051", id=name, weight=weight))
+    return Entry(key, value, revision)
+
+
+def bad(name: str, revision: int) -> Entry:
+    return Entry(f"greeter/{name}:50051".encode(), b"{", revision)
+
+
+def gone(name: str, revision: int) -> Entry:
+    return Entry(f"greeter/{name}:50051".encode(), None, revision)
+
+
+def endpoint(name: str, revision: int, weight: float = 1.0) -> Endpoint:
+    return NamingCodec().decode(good(name, revision, weight))
+
+
+def key(name: str) -> str:
+    return f"greeter/{name}:50051"
+
+
+def directory(*entries: Entry, revision: int = 1) -> Directory:
+    made = Directory(NamingCodec())
+    made.replace(entries, revision)
+    return made
+
+
+def test_first_list_puts_everything_in_its_order() -> None:
+    made = Directory(NamingCodec())
+    folded = made.replace([good("b", 1), good("a", 2)], 2)
+    assert folded.update.changes == (Put(endpoint("b", 1)), Put(endpoint("a", 2)))
+    assert (folded.update.revision, made.revision) == (2, 2)
+    assert list(made.endpoints) == [key("b"), key("a")]
+
+
+def test_new_directory_is_empty_and_of_no_revision() -> None:
+    made = Directory(NamingCodec())
+    assert (dict(made.endpoints), made.revision, made.skipped) == ({}, 0, 0)
+
+
+def test_empty_list_of_an_empty_directory_changes_nothing() -> None:
+    folded = Directory(NamingCodec()).replace([], 9)
+    assert folded.update.changes == ()
+    assert folded.update.revision == 9
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes"),
+    [
+        (good("b", 5), (Put(endpoint("b", 5)),)),
+        (good("a", 5, weight=2), (Put(endpoint("a", 5, weight=2)),)),
+        (good("a", 1), ()),  # what we know already
+        (gone("a", 5), (Remove(key("a")),)),
+        (gone("b", 5), ()),  # was never there
+        (bad("b", 5), ()),
+        (bad("a", 5), (Remove(key("a")),)),  # an endpoint that became garbage is none
+    ],
+)
+def test_event_yields_the_difference_it_makes(entry: Entry, changes: tuple[Change, ...]) -> None:
+    made = directory(good("a", 1))
+    folded = made.apply([entry], 5)
+    assert folded.update.changes == changes
+    assert folded.update.revision == made.revision == 5
+
+
+def test_events_are_folded_in_their_order() -> None:
+    made = directory(good("a", 1))
+    folded = made.apply([gone("a", 2), good("a", 3), gone("b", 4), good("b", 5), gone("b", 6)], 6)
+    assert folded.update.changes == (
+        Remove(key("a")),
+        Put(endpoint("a", 3)),
+        Put(endpoint("b", 5)),
+        Remove(key("b")),
+    )
+    assert dict(made.endpoints) == {key("a"): endpoint("a", 3)}
+
+
+def test_endpoint_that_changes_keeps_its_place() -> None:
+    made = directory(good("a", 1), good("b", 1))
+    made.apply([good("a", 2, weight=3)], 2)
+    assert list(made.endpoints) == [key("a"), key("b")]
+
+
+def test_replace_yields_the_difference_only() -> None:
+    made = directory(good("a", 1), good("b", 1), good("c", 1))
+    folded = made.replace([good("a", 1), good("c", 7, weight=2), good("d", 8)], 9)
+    assert sorted(change.key for change in folded.update.changes) == [key("b"), key("c"), key("d")]
+    assert dict(made.endpoints) == {
+        key("a"): endpoint("a", 1),
+        key("c"): endpoint("c", 7, weight=2),
+        key("d"): endpoint("d", 8),
+    }
+
+
+def test_replace_by_the_same_changes_nothing() -> None:
+    entries = [good("a", 1), bad("x", 2), good("b", 3)]
+    made = directory(*entries)
+    folded = made.replace(entries, 50)
+    assert folded.update.changes == ()
+    assert folded.complaints == ()
+    assert made.revision == 50
+
+
+def test_replace_by_nothing_removes_everything() -> None:
+    made = directory(good("a", 1), good("b", 1), bad("x", 1))
+    folded = made.replace([], 9)
+    assert sorted(change.key for change in folded.update.changes) == [key("a"), key("b")]
+    assert all(isinstance(change, Remove) for change in folded.update.changes)
+    assert not made.endpoints
+    assert made.skipped == 0
+
+
+def test_replace_may_go_back_in_revisions() -> None:
+    made = directory(good("a", 100), revision=100)
+    folded = made.replace([good("b", 3)], 3)
+    assert {change.key for change in folded.update.changes} == {key("a"), key("b")}
+    assert made.revision == 3
+
+
+class _SpyCodec(NamingCodec):
+    """Looks at the directory in the middle of its work, as another thread can."""
+
+    def __init__(self) -> None:
+        self.directory: Directory | None = None
+        self.seen: list[set[str]] = []
+
+    def decode(self, entry: Entry) -> Endpoint:
+        if self.directory is not None:
+            self.seen.append(set(self.directory.endpoints))
+        return super().decode(entry)
+
+
+def test_live_view_is_never_empty_while_everything_is_replaced() -> None:
+    codec = _SpyCodec()
+    made = Directory(codec)
+    made.replace([good("a", 1), good("b", 1)], 1)
+    codec.directory = made
+    made.replace([good("c", 5), good("d", 5)], 5)
+    assert set(made.endpoints) == {key("c"), key("d")}
+    assert all(codec.seen)
+
+
+# Garbage.
+
+
+def test_garbage_is_skipped_and_the_others_are_served() -> None:
+    made = Directory(NamingCodec())
+    folded = made.replace([good("a", 1), bad("x", 2), good("b", 3)], 3)
+    assert list(made.endpoints) == [key("a"), key("b")]
+    assert made.skipped == 1
+    assert len(folded.complaints) == 1
+    assert "x:50051" in folded.complaints[0]
+
+
+def test_complaint_comes_once_for_each_revision_of_an_entry() -> None:
+    made = Directory(NamingCodec())
+    assert len(made.apply([bad("x", 1)], 1).complaints) == 1
+    assert made.apply([bad("x", 1)], 2).complaints == ()
+    assert made.replace([bad("x", 1)], 3).complaints == ()
+    assert len(made.apply([bad("x", 4)], 4).complaints) == 1
+    assert made.replace([bad("x", 4)], 5).complaints == ()
+    assert made.skipped == 1
+
+
+def test_complaint_comes_again_for_an_entry_that_was_gone_or_good_in_between() -> None:
+    made = Directory(NamingCodec())
+    made.apply([bad("x", 1), gone("x", 2)], 2)
+    assert made.skipped == 0
+    assert len(made.apply([bad("x", 3)], 3).complaints) == 1
+    made.apply([good("x", 4)], 4)
+    assert made.skipped == 0
+    assert len(made.apply([bad("x", 5)], 5).complaints) == 1
+
+
+def test_garbage_that_is_repaired_becomes_an_endpoint() -> None:
+    made = directory(bad("a", 1))
+    assert made.apply([good("a", 2)], 2).update.changes == (Put(endpoint("a", 2)),)
+    assert made.skipped == 0
+
+
+def test_garbage_that_vanishes_from_a_list_is_forgotten() -> None:
+    made = directory(bad("x", 1), good("a", 1))
+    assert made.replace([good("a", 1)], 5).update.changes == ()
+    assert made.skipped == 0
+
+
+def test_view_cannot_be_written() -> None:
+    made = directory(good("a", 1))
+    with pytest.raises(TypeError):
+        made.endpoints[key("b")] = endpoint("b", 1)  # type: ignore[index]
+
+
+def test_cost_of_an_event_is_not_that_of_the_set() -> None:
+    """Counted, not timed: one event decodes one entry, however many endpoints there are."""
+    codec = _SpyCodec()
+    made = Directory(codec)
+    made.replace([good(f"h{number}", 1) for number in range(1000)], 1)
+    codec.directory = made
+    made.apply([good("new", 2)], 2)
+    assert len(codec.seen) == 1
