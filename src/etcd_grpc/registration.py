@@ -109,7 +109,8 @@ def register(
             address from which etcd is reached.
         address: ``host:port``, in place of the two.
         id: Identity of this instance; None makes one.
-        weight: Relative share of the calls; 1 is normal, 0 takes none.
+        weight: 0 takes no calls; 1 is normal.  Other values are for policies that weigh, which
+            ``round_robin`` does not.
         zone, version, metadata: Told to clients.  The metadata must be JSON.
         ttl_s: How long, in seconds, a crashed process stays registered.
         settle_s: How long, in seconds, clients get to move away before the key is deleted.
@@ -187,7 +188,7 @@ class Registration:
             self._closed = True
             self._core.control.release()
             raise
-        _open.add(self)
+        _open.add(self._core)
 
     @property
     def instance(self) -> Instance:
@@ -201,8 +202,8 @@ class Registration:
             ConfigurationError: A value is wrong, or the registration is closed.
             EtcdError: etcd does not have it yet; the change stays wanted.
         """
-        if self._closed:
-            raise ConfigurationError("this registration is closed")
+        if self._closed or self._core.control.session.closed:
+            raise ConfigurationError("this registration is closed, or belongs to a parent process")
         self._wait(self._core.change(weight, metadata))
 
     def close(self, *, settle_s: float | None = None) -> None:
@@ -210,7 +211,9 @@ class Registration:
         if self._closed:
             return
         self._closed = True
-        _open.discard(self)
+        _open.discard(self._core)
+        if self._core.control.session.closed:  # a forked child: the registration is the parent's
+            return
         try:
             self._wait(self._core.end(settle_s))
         finally:
@@ -263,6 +266,7 @@ class AsyncRegistration:
                 await in_thread(core.control.release)
                 raise
             self._core = core
+            _open.add(core)
         return self
 
     async def update(
@@ -277,7 +281,8 @@ class AsyncRegistration:
     async def close(self, *, settle_s: float | None = None) -> None:
         """As ``Registration.close``."""
         core, self._core = self._core, None
-        if core is not None:
+        if core is not None and not core.control.session.closed:
+            _open.discard(core)
             try:
                 await asyncio.wrap_future(core.control.session.submit(core.end(settle_s)))
             finally:
@@ -361,12 +366,15 @@ def _is_loopback(address: str) -> bool:
 
 
 # Registrations that nobody has closed when the interpreter exits are withdrawn then.
-_open: set[Registration] = set()
+_open: set[_Core] = set()
 
 
 def _close_open() -> None:
-    for registration in list(_open):
-        registration.close(settle_s=0)
+    for core in list(_open):
+        core.control.session.submit(core.end(0)).result()
+        core.control.release()
+    _open.clear()
 
 
 atexit.register(_close_open)
+os.register_at_fork(after_in_child=_open.clear)  # they are the parent's

@@ -25,6 +25,7 @@ from etcd_grpc.errors import (
 from etcd_grpc.etcd import lease, methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.etcd.transport import ATTEMPT_S
 from etcd_grpc.model import Instance, Status
@@ -68,6 +69,7 @@ class Registrar:
         self._changed = asyncio.Condition()  # something is wanted, placed, granted or lost
         self._trouble: EtcdError | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._outage = Outage()
 
     @property
     def idle(self) -> bool:
@@ -200,7 +202,7 @@ class Registrar:
                     case lease.Wait(until):
                         await asyncio.sleep(until - now)
                         continue
-                backoff.reset()
+                self._works(backoff)
             except Exception as error:  # noqa: BLE001 - whatever it is: the lease must be kept
                 await self._failed(error)
                 self._lease.failed(loop.time(), backoff.next_delay())
@@ -229,7 +231,7 @@ class Registrar:
                 await self._changed.wait_for(self._missing)
             try:
                 await asyncio.gather(*(self._place(intent) for intent in self._missing()))
-                backoff.reset()
+                self._works(backoff)
             except Exception as error:  # noqa: BLE001 - whatever it is: the keys must stand
                 await self._failed(error)
                 await asyncio.sleep(backoff.next_delay())
@@ -239,9 +241,16 @@ class Registrar:
             return []
         return [intent for intent in self._intents.values() if not self._is_placed(intent)]
 
+    def _works(self, backoff: Backoff) -> None:
+        backoff.reset()
+        lasted_s = self._outage.worked(self._session.loop.time())
+        if lasted_s is not None:
+            _log.warning("etcd takes registrations again, after %.1f s", lasted_s)
+
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, EtcdError):
-            _log.warning("registration is behind: %s", error)
+            if self._outage.failed(self._session.loop.time()):
+                _log.warning("etcd takes no registrations, trying again: %s", error)
             self._trouble = error
         else:
             _log.error("registration is behind, by a defect of this package", exc_info=error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -196,8 +198,7 @@ def test_when_all_refuse_the_error_lists_them(etcd, service, announce):
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert (
-        f"none of the 1 instances of service {service} is connected ({address})"
-        in caught.value.details()
+        f"the only instance of service {service} is not connected ({address})" in caught.value.details()
     )
 
 
@@ -419,6 +420,72 @@ def test_a_stub_keeps_its_channel_alive(etcd, service, echoes, announce):
     gc.collect()
     assert who(call(b"x", timeout=5)) == echoes[0].address
     call._channel.close()
+
+
+def test_the_first_calls_are_spread_too(etcd, service, echoes, announce):
+    for echo in echoes:
+        announce(echo.address)
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
+        call = channel.unary_unary("/echo/UnaryUnary")
+        counts = collections.Counter(who(call(b"x", timeout=5)) for _ in range(6))
+    assert counts == {echo.address: 2 for echo in echoes}
+
+
+def test_a_channel_of_a_module_is_no_noise_at_exit(etcd, service, echoes, announce):
+    announce(echoes[0].address)
+    code = (
+        "import etcd_grpc\n"
+        f"channel = etcd_grpc.insecure_channel('etcd:///{service}', etcd='{etcd}')\n"
+        "print(channel.unary_unary('/echo/UnaryUnary')(b'x', timeout=5).decode())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{echoes[0].address} x\n"
+
+
+FORK = """
+import os, sys, time
+import etcd_grpc
+
+service, etcd, address = sys.argv[1:]
+channel = etcd_grpc.insecure_channel("etcd:///" + service, etcd=etcd)
+call = channel.unary_unary("/echo/UnaryUnary")
+registration = etcd_grpc.register(service + ".other", port=5000, etcd=etcd)
+assert call(b"x", timeout=5).split()[0].decode() == address
+child = os.fork()
+if not child:
+    assert call(b"x", timeout=5).split()[0].decode() == address
+    try:
+        registration.update(weight=2)
+    except etcd_grpc.ConfigurationError as error:
+        assert "parent" in str(error)
+    registration.close()
+    channel.close()
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 7, status
+assert call(b"x", timeout=5).split()[0].decode() == address
+registration.update(weight=3)
+registration.close(settle_s=0)
+channel.close()
+print("done")
+"""
+
+
+def test_after_a_fork_the_child_begins_anew_and_the_lease_stays_the_parents(
+    etcd, service, echoes, announce
+):
+    announce(echoes[0].address)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, service, etcd, echoes[0].address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_a_channel_that_was_never_used_starts_nothing(etcd):

@@ -173,6 +173,36 @@ def test_what_nobody_closed_is_withdrawn_at_exit(etcd, service, raw):
     assert raw.get(f"{service}/") == {}
 
 
+def test_what_an_event_loop_left_open_is_withdrawn_at_exit(etcd, service, raw):
+    code = (
+        "import asyncio, etcd_grpc\n"
+        "async def main():\n"
+        f"    await etcd_grpc.aio.register({service!r}, port=5000, ttl_s=60).start()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert raw.get(f"{service}/") == {}
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(service, caplog):
+    with Cluster(1) as cluster:
+        with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=cluster.endpoints, settle_s=0):
+            cluster.kill(0)
+            wait_until(lambda: "takes no registrations" in caplog.text, "told", 10)
+            time.sleep(3)  # the point: several attempts fail meanwhile
+            cluster.restart(0)
+            wait_until(lambda: "takes registrations again" in caplog.text, "told", 15)
+    assert caplog.text.count("takes no registrations") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -11,9 +11,11 @@ a call that does not wait for ready fails once the set is in TRANSIENT_FAILURE, 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -78,13 +80,15 @@ class Dispatcher(Generic[C]):
         self._waiting: list[Waiter[C]] = []
         self._running: _Running[C] | None = None
         self._lock = threading.Lock()  # guards the step from not started to started to closed
+        _dispatchers.add(self)
 
     # From any thread.
 
     @property
     def started(self) -> bool:
-        """Whether there is something to close."""
-        return self._running is not None and not self.closed
+        """Whether there is something to close: nothing once the interpreter's exit has done it."""
+        running = self._running
+        return running is not None and not self.closed and not running.plane.session.closed
 
     def pick(self, avoid: Collection[Subchannel[C]] = ()) -> Subchannel[C] | None:
         """A connected subchannel, if possible none of ``avoid``; None: become a waiter."""
@@ -170,12 +174,21 @@ class Dispatcher(Generic[C]):
         subchannels = list(running.subchannels.subchannels.values())
         if not subchannels:
             return f"no instance of service {service} takes calls; {resolver.status()}"
+        count = len(subchannels)
+        which = "the only instance" if count == 1 else f"none of the {count} instances"
+        verb = "is not connected" if count == 1 else "is connected"
         shown = ", ".join(s.endpoint.address for s in subchannels[:5])
-        more = ", ..." if len(subchannels) > 5 else ""
-        return (
-            f"none of the {len(subchannels)} instances of service {service} is connected "
-            f"({shown}{more}); {resolver.status()}"
-        )
+        more = ", ..." if count > 5 else ""
+        return f"{which} of service {service} {verb} ({shown}{more}); {resolver.status()}"
+
+    def forget_parent(self) -> None:
+        """In a forked child: begin anew with the next call.  The parent's threads are not here."""
+        self._lock = threading.Lock()
+        self._running = None
+        self._picker = None
+        self._waiting = []
+        if not self.closed:
+            self.state = grpc.ChannelConnectivity.IDLE
 
     def shut(self) -> _Running[C] | None:
         """Take no more calls; return what has to be closed on its loop, if anything was started."""
@@ -183,7 +196,8 @@ class Dispatcher(Generic[C]):
             running = None if self.closed else self._running
             self.closed = True
         self._picker = None
-        return running
+        # The interpreter's exit ends sessions before it drops channels.
+        return None if running is None or running.plane.session.closed else running
 
     def finish(self, running: _Running[C]) -> None:
         """Close everything; on the dispatcher's loop."""
@@ -279,6 +293,17 @@ class Dispatcher(Generic[C]):
             waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         else:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
+
+
+_dispatchers: weakref.WeakSet[Dispatcher[Any]] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for dispatcher in list(_dispatchers):
+        dispatcher.forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 class _Running(Generic[C]):

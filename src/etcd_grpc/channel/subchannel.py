@@ -33,6 +33,10 @@ _POLL_FAILING_S = 0.2
 # that changes all the time gets ten a second.
 _LARGE = 500
 _LARGE_INTERVAL_S = 0.1
+# The first picker waits so long for those that still connect; else the first calls, often a burst,
+# would all go to whichever endpoint was the first to connect.
+_FIRST_PICKER_S = 0.02
+_UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 # How long a thread that has picked a subchannel may take until its call is counted there.
 _CLOSE_AFTER_S = 1.0
 
@@ -117,6 +121,8 @@ class SubchannelSet(Generic[C]):
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._publish_timer: asyncio.Handle | None = None
         self._published_at = -_LARGE_INTERVAL_S
+        self._first_until: float | None = None  # set by the first endpoints
+        self._first_timer: asyncio.TimerHandle | None = None
         self.picker: Picker[Subchannel[C]] | None = None
         self.state = grpc.ChannelConnectivity.CONNECTING
 
@@ -141,7 +147,8 @@ class SubchannelSet(Generic[C]):
 
     def close(self) -> None:
         """Close every channel, and the calls on them."""
-        for timer in (self._poll_timer, self._sweep_timer, self._publish_timer):
+        timers = (self._poll_timer, self._sweep_timer, self._publish_timer, self._first_timer)
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
         self.picker = None
@@ -252,7 +259,13 @@ class SubchannelSet(Generic[C]):
 
     def _publish(self) -> None:
         self._publish_timer = None
-        self._published_at = self._loop.time()
+        now = self._loop.time()
+        if self._first_until is None and self._subchannels:
+            self._first_until = now + _FIRST_PICKER_S
+            self._first_timer = self._loop.call_at(self._first_until, self._publish_soon)
+        if self._first_until is not None and now < self._first_until and self._connecting():
+            return
+        self._published_at = now
         ready = [s for s in self._subchannels.values() if s.connected()]
         self.picker = self._policy.picker(ready) if ready else None
         self.state = self._aggregate(bool(ready))
@@ -268,6 +281,10 @@ class SubchannelSet(Generic[C]):
         ):
             return grpc.ChannelConnectivity.CONNECTING
         return grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+    def _connecting(self) -> bool:
+        """Whether an endpoint has not yet shown if it can be reached."""
+        return any(s.state in _UNDECIDED for s in self._unready.values())
 
 
 def _takes_calls(endpoint: Endpoint) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import random
 import threading
 from collections.abc import Callable, Coroutine
@@ -33,6 +34,7 @@ class Session:
     """
 
     def __init__(self, config: EtcdConfig, rng: random.Random | None = None) -> None:
+        self._owner = os.getpid()
         self.config = config
         self.rng = rng or random.Random()  # noqa: S311 - jitter and spreading, no secret
         self.loop = asyncio.new_event_loop()
@@ -44,6 +46,11 @@ class Session:
         self.watcher = Watcher(self.transport, self.loop, self.rng)
         self.thread = threading.Thread(target=self._run, name="etcd-grpc-control", daemon=True)
         self.thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether its threads have ended, or are those of a parent process."""
+        return self.loop.is_closed() or self._owner != os.getpid()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run ``coroutine`` on the control loop."""
@@ -59,7 +66,7 @@ class Session:
 
     def close(self) -> None:
         """Stop the loop, end the streams, join the thread (unless that is the caller)."""
-        if not self.loop.is_closed():
+        if not self.closed:
             self.loop.call_soon_threadsafe(self.loop.stop)
             if threading.current_thread() is not self.thread:
                 self.thread.join()

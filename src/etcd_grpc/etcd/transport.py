@@ -122,7 +122,8 @@ class Transport:
                 self.last_error = ""
                 return answer
         raise EtcdUnavailableError(
-            f"no etcd member answered ({', '.join(self.members)}): {self.last_error}"
+            f"no etcd member answered; the last one: {self.last_error}. Is this where etcd is? "
+            f"({', '.join(self.members)}: named by etcd=..., or by ETCDCTL_ENDPOINTS)"
         )
 
     async def stream(self, method: Method[Q, R]) -> Stream[Q, R]:

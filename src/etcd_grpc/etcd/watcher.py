@@ -18,6 +18,7 @@ from etcd_grpc.codec import Entry
 from etcd_grpc.errors import AuthenticationError, EtcdError
 from etcd_grpc.etcd import methods, rpc_pb2, watch
 from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.transport import Stream, Transport
 
 __all__ = ["Sink", "Watcher"]
@@ -74,6 +75,7 @@ class Watcher:
         self._stream: _WatchStream | None = None
         self._creating: deque[int] = deque()  # watches whose creation etcd has not answered yet
         self._runner: asyncio.Task[None] | None = None
+        self._outage = Outage()
 
     def add(self, prefix: bytes, sink: Sink) -> int:
         """Follow ``prefix`` until ``remove`` is called with the returned handle."""
@@ -121,7 +123,8 @@ class Watcher:
             except EtcdError as error:
                 self._transport.rotate(member)
                 self._transport.last_error = str(error)
-                _log.warning("the watch on etcd broke, trying the next member: %s", error)
+                if self._outage.failed(self._loop.time()):
+                    _log.warning("etcd cannot be watched, trying again: %s", error)
                 for item in self._watches.values():
                     item.sink.followed(False, str(error))
             finally:
@@ -136,6 +139,9 @@ class Watcher:
         while True:
             response = await stream.receive()
             backoff.reset()
+            lasted_s = self._outage.worked(self._loop.time())
+            if lasted_s is not None:
+                _log.warning("etcd is watched again, after %.1f s, on %s", lasted_s, stream.member)
             self._receive(response)
 
     def _receive(self, response: rpc_pb2.WatchResponse) -> None:
