@@ -272,7 +272,7 @@ def test_without_a_retry_policy_only_calls_in_flight_die_with_their_instance(etc
         second.kill()
         before = load.answered[first.address]
         wait_until(lambda: load.answered[first.address] > before + 200, "goes on")
-    assert len(load.failed) <= 4  # one a thread
+    assert len(load.failed) <= 8  # the one under way in each thread, and one on a connection just dead
     assert {error.code() for error in load.failed} <= {grpc.StatusCode.UNAVAILABLE}
 
 
