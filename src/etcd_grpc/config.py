@@ -44,6 +44,9 @@ class EtcdConfig:
     password: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        listed: str | Iterable[str] = self.endpoints  # callers may pass a string, or a list
+        endpoints = split_endpoints(listed) if isinstance(listed, str) else tuple(listed)
+        object.__setattr__(self, "endpoints", endpoints)
         if not self.endpoints:
             raise ConfigurationError("no etcd endpoint: pass endpoints or set ETCDCTL_ENDPOINTS")
         schemes = {endpoint.partition("://")[0] for endpoint in self.endpoints if "://" in endpoint}

@@ -77,7 +77,11 @@ class Instance:
     def __post_init__(self) -> None:
         check_service(self.service)
         check_advertised(self.address)
-        if not 0 <= self.weight <= 1e6:
+        for name in ("id", "zone", "version"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ConfigurationError(f"{name} is {value!r}; it must be text")
+        if not isinstance(self.weight, int | float) or not 0 <= self.weight <= 1e6:
             raise ConfigurationError(
                 f"weight {self.weight!r} is not in 0..1000000; 1 is normal, 0 takes no calls"
             )

@@ -31,8 +31,8 @@ class Subscription:
     """Hands the changes of a service to a callback on the subscriber's own event loop.
 
     Changes of one key that were not yet picked up are folded into the last one, so a subscriber whose
-    loop is blocked costs memory by the size of the set and not by the time; it gets the latest state
-    afterwards.
+    loop is blocked costs memory by the number of keys that changed, however often they did; it gets
+    the latest state afterwards.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[Changes], None]) -> None:

@@ -519,7 +519,7 @@ def test_an_unknown_policy_lists_the_known_ones():
 
 def test_the_service_config_option_is_understood(etcd, service, echoes, announce):
     announce(echoes[0].address)
-    options = [("grpc.service_config", '{"methodConfig":[{"name":[{}],"timeout":"0.2s"}]}')]
+    options = [("grpc.service_config", '{"methodConfig":[{"name":[{}],"timeout":"2s"}]}')]
     with etcd_grpc.insecure_channel(f"etcd:///{service}", options=options, etcd=etcd) as channel:
         assert channel.unary_unary("/echo/UnaryUnary")(b"x").endswith(b" x")
         with pytest.raises(grpc.RpcError) as caught:

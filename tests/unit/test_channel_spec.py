@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -82,6 +83,12 @@ def test_wrong_argument_is_an_error_where_the_channel_is_made(
         world.insecure_channel(**arguments)
     with pytest.raises(ConfigurationError):
         world.secure_channel(credentials=grpc.ssl_channel_credentials(), **arguments)
+
+
+def test_certificate_file_that_is_missing_is_an_error_where_the_channel_is_made(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(ConfigurationError, match=r"missing\.pem"):
+        etcd_grpc.insecure_channel("etcd:///greeter", etcd=EtcdConfig(ca_cert=missing))
 
 
 def test_unknown_policy_error_names_the_known_ones() -> None:

@@ -149,6 +149,22 @@ def test_error_shows_no_password_that_stands_in_an_endpoint(scheme: str) -> None
     assert "hunter2" not in str(caught.value)
 
 
+def test_certificates_are_authority_key_and_certificate(tmp_path: Path) -> None:
+    for name in ("ca", "cert", "key"):
+        (tmp_path / name).write_text(f"the {name}")
+    config = EtcdConfig(ca_cert=tmp_path / "ca", cert=tmp_path / "cert", key=tmp_path / "key")
+    assert config.certificates() == (b"the ca", b"the key", b"the cert")
+    assert EtcdConfig().certificates() == (None, None, None)
+
+
+@pytest.mark.parametrize("names", [["ca_cert"], ["cert", "key"]])
+def test_certificate_that_cannot_be_read_is_refused_and_named(names: list[str], tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    config = EtcdConfig(**dict.fromkeys(names, missing))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"missing\.pem"):
+        config.certificates()
+
+
 def test_equal_configurations_are_one_key() -> None:
     first, second = EtcdConfig.of("a:1,b:2"), EtcdConfig.of(["a:1", "b:2"])
     assert first == second

@@ -1,27 +1,45 @@
-"""When an outage is told."""
+"""A lasting failure is told at first, then now and then, and its end with how long it took."""
 
 from __future__ import annotations
 
-from etcd_grpc.etcd.outage import Outage
+from etcd_grpc.etcd.outage import REMIND_S, Outage
 
 
-def test_the_first_failure_is_told_and_then_one_in_thirty_seconds() -> None:
+def test_first_failure_is_told() -> None:
+    assert Outage().failed(100.0)
+
+
+def test_first_failure_is_told_whatever_the_clock_says() -> None:
+    assert Outage().failed(0.0)
+
+
+def test_failures_that_follow_are_told_once_in_a_while() -> None:
     outage = Outage()
-    told = [at for at in range(100) if outage.failed(at)]
-    assert told == [0, 30, 60, 90]
+    told = [second for second in range(100) if outage.failed(1000.0 + second)]
+    assert told == [0, REMIND_S, 2 * REMIND_S, 3 * REMIND_S]
 
 
-def test_the_end_is_told_once_with_its_length() -> None:
+def test_failures_that_come_seldom_are_all_told() -> None:
     outage = Outage()
-    assert outage.worked(5) is None
-    outage.failed(10)
-    outage.failed(11)
-    assert outage.worked(14) == 4
-    assert outage.worked(15) is None
+    assert all(outage.failed(now) for now in (0.0, REMIND_S, 5 * REMIND_S))
 
 
-def test_the_next_outage_is_told_at_once() -> None:
+def test_end_is_told_once_with_how_long_it_took() -> None:
     outage = Outage()
-    outage.failed(1)
-    outage.worked(2)
-    assert outage.failed(3)
+    for now in (100.0, 110.0, 140.0):
+        outage.failed(now)
+    assert outage.worked(142.5) == 42.5
+    assert outage.worked(143.0) is None
+
+
+def test_what_never_failed_has_no_end() -> None:
+    assert Outage().worked(100.0) is None
+
+
+def test_next_outage_is_told_at_once() -> None:
+    outage = Outage()
+    outage.failed(100.0)
+    outage.worked(101.0)
+    assert outage.failed(102.0)
+    assert not outage.failed(103.0)
+    assert outage.worked(104.0) == 2.0

@@ -183,6 +183,39 @@ def test_garbage_is_logged_once_and_escaped(
     assert list(resolver.snapshot().endpoints) == ["greeter/a:50051"]
 
 
+def test_what_was_on_its_way_does_not_reach_who_has_unsubscribed(
+    resolver: Resolver, loop: asyncio.AbstractEventLoop
+) -> None:
+    subscriber = Subscriber(loop)
+    resolver.subscribe(subscriber.subscription)
+    resolver.replace([entry("a", 1)], 1)
+    resolver.unsubscribe(subscriber.subscription)
+    run(loop)
+    assert subscriber.deliveries == []
+
+
+def test_service_is_watched_again_for_a_subscriber_after_the_last(
+    resolver: Resolver, session: InMemorySession, loop: asyncio.AbstractEventLoop
+) -> None:
+    first = Subscriber(loop)
+    resolver.subscribe(first.subscription)
+    resolver.unsubscribe(first.subscription)
+    resolver.subscribe(Subscriber(loop).subscription)
+    assert list(session.watched.values()) == [b"greeter/"]
+
+
+def test_events_that_change_no_endpoint_disturb_nobody(
+    resolver: Resolver, loop: asyncio.AbstractEventLoop
+) -> None:
+    subscriber = Subscriber(loop)
+    resolver.subscribe(subscriber.subscription)
+    resolver.replace([], 1)
+    run(loop)
+    resolver.apply([Entry(b"greeter/x", b"{", 2)], 2)
+    run(loop)
+    assert subscriber.deliveries == [()]
+
+
 # What others may ask.
 
 

@@ -109,6 +109,24 @@ def test_slow_callback_hears_the_latest_state_and_not_the_ones_in_between() -> N
     assert listener.next_state() is SHUTDOWN
 
 
+def test_one_thread_tells_everything() -> None:
+    watchers = StateWatchers()
+    entered, go_on = threading.Event(), threading.Event()
+    before = set(threading.enumerate())
+
+    def blocks(state: grpc.ChannelConnectivity) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_S)
+
+    watchers.add(blocks, IDLE)
+    assert entered.wait(PATIENCE_S)
+    watchers.changed(READY)
+    watchers.add(blocks, READY)
+    (teller,) = set(threading.enumerate()) - before
+    go_on.set()
+    assert ended(teller)
+
+
 def test_callback_that_raises_is_logged_and_the_others_hear(caplog: pytest.LogCaptureFixture) -> None:
     watchers, listener = StateWatchers(), Listener()
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import grpc
 import pytest
 
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
-    ConfigurationError,
     EtcdError,
     EtcdUnavailableError,
 )
@@ -88,10 +85,3 @@ def test_without_tls_there_are_no_credentials() -> None:
 
 def test_with_tls_there_are_credentials_even_without_files() -> None:
     assert _credentials(EtcdConfig(("https://10.0.0.1:2379",))) is not None
-
-
-@pytest.mark.parametrize("names", [["ca_cert"], ["cert", "key"]])
-def test_certificate_that_cannot_be_read_is_refused_and_named(names: list[str], tmp_path: Path) -> None:
-    missing = tmp_path / "missing.pem"
-    with pytest.raises(ConfigurationError, match=r"missing\.pem"):
-        _credentials(EtcdConfig(("10.0.0.1:2379",), **dict.fromkeys(names, missing)))  # type: ignore[arg-type]

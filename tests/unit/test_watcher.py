@@ -26,6 +26,7 @@ class Stream:
 
     def __init__(self, etcd: Etcd) -> None:
         self._etcd = etcd
+        self.member = etcd.member
         self._responses: asyncio.Queue[rpc.WatchResponse | EtcdUnavailableError] = asyncio.Queue()
         self.watches: dict[int, rpc.WatchCreateRequest] = {}
         self.taken: set[int] = set()
@@ -95,6 +96,7 @@ class Etcd:
         self.history: list[rpc.Event] = []
         self.refusals: dict[bytes, str] = {}  # by prefix
         self.streams: list[Stream] = []
+        self.down = 0  # so many attempts to open a stream fail
         self.lists = 0
         self.tokens_forgotten = 0
         # As Transport has them.
@@ -145,6 +147,9 @@ class Etcd:
 
     async def stream(self, method: Any) -> Stream:
         assert method is methods.WATCH
+        if self.down:
+            self.down -= 1
+            raise EtcdUnavailableError(f"{self.member} is down")
         self.streams.append(Stream(self))
         return self.streams[-1]
 
@@ -340,6 +345,30 @@ def test_forbidden_prefix_is_asked_for_now_and_then_and_disturbs_no_other(etcd: 
     assert len(etcd.streams) == 2  # one more, for a new token
     assert len(allowed.troubles) == 1
     assert (allowed.view, forbidden.view) == ({b"a/1": b"v"}, {b"b/1": b"v"})
+
+
+def test_broken_watch_is_told_once_and_so_is_its_end(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink()
+
+    async def with_an_outage() -> None:
+        watcher = Watcher(cast("Transport", etcd), asyncio.get_running_loop(), random.Random(1))
+        watcher.add(b"a/", sink)
+        await asyncio.sleep(1)
+        etcd.down = 10
+        etcd.streams[-1].fail("member 1 is gone")
+        await asyncio.sleep(60)
+        watcher.close()
+
+    with asyncio.Runner(loop_factory=_VirtualTime) as runner:
+        runner.run(with_an_outage())
+    assert len(sink.troubles) == 11
+    assert sink.is_followed
+    broken, well = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "member 1 is gone" in broken
+    assert "watched again" in well
+    assert etcd.member in well
 
 
 async def test_receiver_that_raises_does_not_end_the_watch(

@@ -12,10 +12,11 @@ response is no progress: its header names the store's revision, which the watch 
     CREATING   created, the store went back   List                         LISTING
     CREATING   anything else                  - (of a watch given up)      CREATING
     WATCHING   events                         Deliver                      WATCHING
-    any        canceled, compacted            List                         LISTING
-    any        canceled, other reason         Refused                      IDLE
-    CREATING,  stream broken                  -                            IDLE
-    WATCHING
+    CREATING,  canceled, compacted            List                         LISTING
+    WATCHING   canceled, other reason         Refused                      IDLE
+               stream broken                  -                            IDLE
+    LISTING,   any response                   - (of a watch given up)      the same
+    IDLE
     IDLE       stream opened                  Create (from revision + 1)   CREATING
 
 A store "went back" when its revision is lower than what we have seen, or its cluster id is another
