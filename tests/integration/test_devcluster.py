@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -95,12 +96,11 @@ def test_three_members_start_healthy_and_follow_one_leader(cluster: Cluster) -> 
 
 def test_members_listen_on_loopback_only_and_below_the_ephemeral_ports(cluster: Cluster) -> None:
     pids = [member.pid for member in cluster.members]
-    inodes = {
-        match.group(1)
-        for pid in pids
-        for fd in Path(f"/proc/{pid}/fd").iterdir()
-        if (match := re.fullmatch(r"socket:\[(\d+)\]", str(fd.readlink())))
-    }
+    inodes = set()
+    for fd in (fd for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if match := re.fullmatch(r"socket:\[(\d+)\]", str(fd.readlink())):
+                inodes.add(match.group(1))
     listening = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:

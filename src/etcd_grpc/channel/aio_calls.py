@@ -73,35 +73,36 @@ class _AioCall:
     Args:
         dispatcher: Where endpoints come from.
         start: Starts an attempt.
-        subchannel: Where to start at once; None: wait for one.
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
+        subchannel, inner: The first attempt and where it is made; None: wait for an endpoint.
         retry: When it may be sent again; None for never, short of a call that never left.
     """
+
+    # What most calls never need is not made for each of them.
+    _moving: asyncio.Task[None] | None = None
+    _tried: tuple[AioSubchannel, ...] = ()
+    _callbacks: tuple[asyncio.Task[None], ...] = ()
 
     def __init__(
         self,
         dispatcher: AioDispatcher,
         start: Start,
-        subchannel: AioSubchannel | None,
         deadline: float | None,
         wait_for_ready: bool,
+        subchannel: AioSubchannel | None = None,
+        inner: Any = None,
         retry: RetryPolicy | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._start = start
         self._deadline = deadline
         self._wait_for_ready = wait_for_ready
-        self._retry = retry
         self._subchannel = subchannel
-        self._inner: Any = None
-        self._moving: asyncio.Task[None] | None = None
-        self._tried: tuple[AioSubchannel, ...] = ()
-        self._callbacks: tuple[asyncio.Task[None], ...] = ()
-        if subchannel is None:
+        self._inner = inner
+        self._retry = retry
+        if inner is None:
             self._move(0.0)
-        else:
-            self._inner = start(subchannel, left_until(deadline))
 
     def _move(self, delay_s: float) -> None:
         self._moving = asyncio.get_running_loop().create_task(self._next(delay_s))
@@ -204,13 +205,12 @@ class UnaryUnaryCall(_AioCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-ar
     _attempts: Attempts | None = None  # made when the first one has failed
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._result().__await__()
-
-    async def _result(self) -> Any:
         while True:
-            inner = self._inner if self._moving is None else await self._arrive()
+            if self._moving is not None:
+                yield from self._arrive().__await__()
+            inner = self._inner
             try:
-                response = await inner
+                response = yield from inner.__await__()
             except grpc.aio.AioRpcError as error:
                 if not self._again(inner, error):
                     raise

@@ -86,13 +86,16 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
+
+        def start(picked: AioSubchannel, left: float | None) -> Any:
+            return self._begin(picked, request, left, metadata, credentials, compression)
+
+        inner = None
+        if subchannel is not None:
+            left = timeout if self._config.timeout_s is None else left_until(deadline)
+            inner = start(subchannel, left)
         return UnaryUnaryCall(
-            self._dispatcher,
-            lambda picked, left: self._begin(picked, request, left, metadata, credentials, compression),
-            subchannel,
-            deadline,
-            waits,
-            self._config.retry,
+            self._dispatcher, start, deadline, waits, subchannel, inner, self._config.retry
         )
 
 
@@ -116,7 +119,7 @@ class _StreamMultiCallable(_MultiCallable):
 
         if subchannel is not None:
             return start(subchannel, left_until(deadline))
-        return waiting(self._dispatcher, start, None, deadline, waits)
+        return waiting(self._dispatcher, start, deadline, waits)
 
 
 class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
