@@ -4,8 +4,8 @@ A ``SubchannelSet`` lives on one event loop: the session's for a synchronous cha
 application's for an asyncio one.  Only that loop changes it, so nothing here is locked.  Other threads
 read ``picker``, which is replaced by one assignment, and report what they find broken.
 
-Who is connected is asked, not subscribed to: often while an endpoint connects (1 ms, doubling to
-50 ms), seldom while it cannot be reached, once a second while all is well; and at every pick, where
+Who is connected is asked, not subscribed to: often while an endpoint connects (after 1 ms, then
+by and by up to 50 ms), seldom while it cannot be reached, once a second while all is well; and at every pick, where
 the answer costs half a microsecond and saves the call from a connection that has just gone.
 """
 
@@ -27,6 +27,7 @@ C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
 _SWEEP_S = 1.0
 _POLL_FIRST_S = 0.001
+_POLL_FACTOR = 1.4
 _POLL_CONNECTING_S = 0.05
 _POLL_FAILING_S = 0.2
 # A new picker costs time in proportion to the set.  Small sets get one at every change; a large one
@@ -243,7 +244,7 @@ class SubchannelSet(Generic[C]):
             elif subchannel.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 connecting = True
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
-        self._poll_s = min(self._poll_s * 2, slowest)
+        self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)
         if changed:
             self._publish_soon()
         self._poll_soon()
