@@ -4,9 +4,9 @@ A ``SubchannelSet`` lives on one event loop: the session's for a synchronous cha
 application's for an asyncio one.  Only that loop changes it, so nothing here is locked.  Other threads
 read ``picker``, which is replaced by one assignment, and report what they find broken.
 
-Who is connected is asked, not subscribed to: often while an endpoint connects (after 1 ms, then
-by and by up to 50 ms), seldom while it cannot be reached, once a second while all is well; and at every pick, where
-the answer costs half a microsecond and saves the call from a connection that has just gone.
+Who is connected is asked, not subscribed to: often while an endpoint connects (after 1 ms, then by and
+by every 50 ms), seldom while it cannot be reached, once a second while all is well; and at every pick,
+where the answer costs half a microsecond and saves the call from a connection that has just gone.
 """
 
 from __future__ import annotations
