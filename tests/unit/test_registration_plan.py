@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from etcd_grpc import aio
+from etcd_grpc.advertise import advertised
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.registration import Plan, advertised, plan, register
+from etcd_grpc.registration import Plan, plan, register
 
 ELSEWHERE = EtcdConfig(("10.9.9.9:2379",))
 HERE = EtcdConfig(("127.0.0.1:2379",))
