@@ -5,40 +5,15 @@ from __future__ import annotations
 import asyncio
 import collections
 import gc
-import socket
 import threading
 import time
 
 import grpc
 import pytest
+from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
 
 import etcd_grpc
-
-RETRY = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.01s",
-                "maxBackoff": "0.1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-
-
-def who(reply: bytes) -> str:
-    return reply.split()[0].decode()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def until(condition, what: str, timeout_s: float = 10.0) -> None:
@@ -201,6 +176,7 @@ class Load:
         self._count = tasks
         self._stop = False
         self.failed: list[grpc.aio.AioRpcError] = []
+        self.last_failure = 0.0
         self.answered: collections.Counter[str] = collections.Counter()
 
     async def _run(self) -> None:
@@ -209,6 +185,7 @@ class Load:
                 self.answered[who(await self._call(b"x", timeout=10))] += 1
             except grpc.aio.AioRpcError as error:
                 self.failed.append(error)
+                self.last_failure = time.monotonic()
 
     async def __aenter__(self):
         self._tasks = [asyncio.create_task(self._run()) for _ in range(self._count)]
@@ -255,12 +232,14 @@ async def test_when_an_instance_is_killed(etcd, service, config):
             both = (first.address, second.address)
             await until(lambda: min(load.answered[a] for a in both) > 50, "both answer")
             second.kill()
+            killed = time.monotonic()
             before = load.answered[first.address]
             await until(lambda: load.answered[first.address] > before + 200, "goes on")
     if config is not None:
         assert load.failed == []
     else:
         assert len(load.failed) <= 16  # the one under way, and one on a connection just dead
+        assert load.last_failure - killed < 1
         assert {e.code() for e in load.failed} <= {grpc.StatusCode.UNAVAILABLE}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import gc
-import socket
 import subprocess
 import sys
 import threading
@@ -12,25 +11,11 @@ import time
 
 import grpc
 import pytest
+from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
 
 import etcd_grpc
-
-RETRY = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.01s",
-                "maxBackoff": "0.1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
 
 
 @pytest.fixture
@@ -42,16 +27,6 @@ def channel(etcd, service, echoes, announce):
         call = channel.unary_unary("/echo/UnaryUnary")
         wait_until(lambda: len({call(b"x", timeout=5) for _ in range(6)}) == 3, "all connected")
         yield channel
-
-
-def who(reply: bytes) -> str:
-    return reply.split()[0].decode()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_unary_calls_are_spread_evenly_to_the_call(channel, echoes):
@@ -209,6 +184,7 @@ class Load:
         self._call = channel.unary_unary("/echo/UnaryUnary")
         self._stop = threading.Event()
         self.failed: list[grpc.RpcError] = []
+        self.last_failure = 0.0
         self.answered: collections.Counter[str] = collections.Counter()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
@@ -218,6 +194,7 @@ class Load:
                 self.answered[who(self._call(b"x", timeout=10))] += 1
             except grpc.RpcError as error:
                 self.failed.append(error)
+                self.last_failure = time.monotonic()
 
     def __enter__(self):
         for thread in self._threads:
@@ -270,9 +247,11 @@ def test_without_a_retry_policy_only_calls_in_flight_die_with_their_instance(etc
     ):
         wait_until(lambda: min(load.answered[s.address] for s in (first, second)) > 50, "both answer")
         second.kill()
+        killed = time.monotonic()
         before = load.answered[first.address]
         wait_until(lambda: load.answered[first.address] > before + 200, "goes on")
     assert len(load.failed) <= 8  # the one under way in each thread, and one on a connection just dead
+    assert load.last_failure - killed < 1
     assert {error.code() for error in load.failed} <= {grpc.StatusCode.UNAVAILABLE}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from tests.support.calls import free_port
 from tests.support.etcd import RawEtcd
 from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
@@ -19,12 +19,6 @@ from tests.support.waiting import wait_until
 import etcd_grpc
 from etcd_grpc import plane
 from etcd_grpc.devcluster import Cluster
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_an_instance_stands_in_the_official_layout_while_the_block_lasts(etcd, service, raw):

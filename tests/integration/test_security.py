@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from tests.support.calls import free_port
 from tests.support.waiting import wait_until
 
 import etcd_grpc
@@ -18,12 +18,6 @@ from etcd_grpc.devcluster import Cluster, find_etcd_binary
 from etcd_grpc.devcluster.children import Children
 
 PASSWORD = "correct-horse"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def etcdctl(endpoint: str, *arguments: str) -> str:

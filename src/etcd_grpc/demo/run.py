@@ -119,7 +119,7 @@ class Stage:
             with self._interrupts.raised():
                 self._close_in_order()
         except KeyboardInterrupt:
-            pass
+            pass  # a second signal means: at once
         finally:
             self._close_at_once()
 

@@ -1,0 +1,32 @@
+"""What tests of calls share: a retry policy, who answered, a port where nobody listens."""
+
+from __future__ import annotations
+
+import socket
+
+RETRY = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+def who(reply: bytes) -> str:
+    """The address of the echo server that answered."""
+    return reply.split()[0].decode()
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
