@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = ["devcluster"]
 
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.1
 
 
 class _Interrupts:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a ``KeyboardInterrupt``, and ignores the rest:
     no second Ctrl-C cuts the cleaning up short.
 
-    ``requested`` says the same, for an exception that was raised where Python swallows them.
+    ``requested`` says the same, for an exception that was raised where Python swallows them.  Once
+    the cluster runs, ``raising`` is turned off: an exception in the middle of ``Popen.poll`` would
+    leave its lock taken, and the process could never be waited for.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.raising = True
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._receive)
@@ -43,7 +46,8 @@ class _Interrupts:
         del number, frame
         if not self.requested:
             self.requested = True
-            raise KeyboardInterrupt
+            if self.raising:
+                raise KeyboardInterrupt
 
 
 def devcluster(
@@ -74,8 +78,10 @@ def devcluster(
         client_ports = None if port is None else range(port, port + members)
         cluster = Cluster(members, data_dir=data_dir, client_ports=client_ports)
         cluster.start()
+        interrupts.raising = False
         _announce(cluster)
         _watch(cluster, interrupts)
+        _say("stopping")
     except KeyboardInterrupt:
         _say("stopping")
     except EtcdGrpcError as error:

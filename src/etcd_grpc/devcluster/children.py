@@ -50,6 +50,7 @@ _PYTHON = (sys.executable, "-I", "-S")  # no site-packages, no environment: star
 _GUARD = str(Path(__file__).with_name("_guard.py"))
 _JANITOR = str(Path(_janitor.__file__))
 _JANITOR_TIMEOUT_S = 10.0
+_REAP_TIMEOUT_S = 2.0  # after SIGKILL
 
 _open: weakref.WeakSet[Children] = weakref.WeakSet()
 
@@ -160,7 +161,9 @@ class Children:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         for process in processes:
-            process.wait()
+            # Bounded: a Ctrl-C in the middle of a poll can have left Popen's lock taken for ever.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_REAP_TIMEOUT_S)
             self._forget(process)
 
     def close(self, grace_s: float = 5.0) -> None:
