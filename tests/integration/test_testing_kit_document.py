@@ -49,7 +49,7 @@ def shape(path: Path) -> list[str]:
     return [f"{token.type} {token.tag}" for token in parsed if token.type in wanted]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(320)
 def test_the_tests_of_the_document_pass(tmp_path: Path) -> None:
     strange = ("ETCDCTL_", "PYTEST_", "PYTHONPATH", "COLUMNS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
@@ -66,7 +66,7 @@ def test_the_tests_of_the_document_pass(tmp_path: Path) -> None:
                     env=env,
                     capture_output=True,
                     text=True,
-                    timeout=80,
+                    timeout=150,
                     check=False,
                 )
                 assert done.returncode == 0, done.stdout + done.stderr
