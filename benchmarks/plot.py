@@ -137,13 +137,13 @@ def _mark(mark: Mark, across: _Scale) -> list[str]:
 def _legend(lines: Sequence[Line]) -> list[str]:
     """From the right of the title line to the left."""
     parts = []
-    right = _WIDTH - _RIGHT
+    right: float = _WIDTH - _RIGHT
     for number, line in reversed(list(enumerate(lines))):
-        parts.append(_text(right, 20, line.name, "end"))
-        right -= 7 * len(line.name) + 10
+        left = right - 6.5 * len(line.name)  # about as wide as the letters are
         colour = _COLOURS[number % len(_COLOURS)]
-        parts.append(f'<rect x="{right - 12}" y="14" width="14" height="4" fill="{colour}"/>')
-        right -= 28
+        parts.append(f'<rect x="{left - 20:g}" y="14" width="14" height="4" fill="{colour}"/>')
+        parts.append(_text(left, 20, line.name, "start"))
+        right = left - 36
     return parts
 
 
