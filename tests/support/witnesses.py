@@ -177,26 +177,32 @@ class Truth:
 
 
 class _Recorder:
-    """A sink of the session's watcher that notes what it is given."""
+    """A sink of the session's watcher that notes what it is given; times are of time.monotonic."""
 
     def __init__(self) -> None:
         self.seen: list[Listed | Told] = []
         self.breaks = 0  # how often it was told that etcd cannot be followed
-        self.follows = False
+        self.broke_at = 0.0
+        self.listed_at = 0.0
+        self.followed_at = 0.0
 
     @property
     def revision(self) -> int:
         return self.seen[-1].revision if self.seen else 0
 
     def replace(self, entries: Sequence[Entry], revision: int) -> None:
+        self.listed_at = time.monotonic()
         self.seen.append(Listed(tuple(entries), revision))
 
     def apply(self, entries: Sequence[Entry], revision: int) -> None:
         self.seen.append(Told(tuple(entries), revision))
 
     def followed(self, yes: bool, why: str) -> None:
-        self.follows = yes
-        self.breaks += not yes
+        if yes:
+            self.followed_at = time.monotonic()
+        else:
+            self.breaks += 1
+            self.broke_at = time.monotonic()
 
 
 class Watcher:
