@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import call_overhead, endpoints, propagation
+from benchmarks import call_overhead, endpoints, propagation, recovery, scale
 from benchmarks.outcome import BenchmarkError, Outcome, Size, load_average, machine
 from etcd_grpc.errors import EtcdGrpcError
 
@@ -21,6 +21,8 @@ _BENCHMARKS: Mapping[str, Callable[[Size], Outcome]] = {
     "call_overhead": call_overhead.run,
     "endpoints": endpoints.run,
     "propagation": propagation.run,
+    "recovery": recovery.run,
+    "scale": scale.run,
 }
 
 

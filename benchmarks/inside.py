@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import etcd_grpc
+import etcd_grpc.aio
 
 __all__ = ["etcd_member", "pickable"]
 
 
-def pickable(channel: etcd_grpc.Channel) -> tuple[Any, ...]:
+def pickable(channel: etcd_grpc.Channel | etcd_grpc.aio.Channel) -> tuple[Any, ...]:
     """The connected endpoints' subchannels among which the next call would choose.
 
     The same object is returned until that set changes.

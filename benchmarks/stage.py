@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -95,6 +95,22 @@ class Writer:
         request = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_delete_range=gone)])
         self._txns[0](request, timeout=_TIMEOUT_S, wait_for_ready=True)
 
+    def change(self, service: str, puts: Mapping[str, float], deletes: Sequence[str] = ()) -> None:
+        """Write endpoints with their weights, and delete others, in one transaction.
+
+        etcd takes 128 operations at most.
+        """
+        operations = []
+        for address, weight in puts.items():
+            key, value = self._encode(service, address, weight)
+            put = rpc_pb2.PutRequest(key=key, value=value)
+            operations.append(rpc_pb2.RequestOp(request_put=put))
+        for address in deletes:
+            gone = rpc_pb2.DeleteRangeRequest(key=self.key(service, address))
+            operations.append(rpc_pb2.RequestOp(request_delete_range=gone))
+        request = rpc_pb2.TxnRequest(success=operations)
+        self._txns[0](request, timeout=_TIMEOUT_S, wait_for_ready=True)
+
     def close(self) -> None:
         """Close the channels."""
         for channel in self._channels:
@@ -106,5 +122,5 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _encode(self, service: str, address: str) -> tuple[bytes, bytes]:
-        return self._codec.encode(Instance(service, address, id="benchmark"))
+    def _encode(self, service: str, address: str, weight: float = 1.0) -> tuple[bytes, bytes]:
+        return self._codec.encode(Instance(service, address, id="benchmark", weight=weight))

@@ -26,6 +26,8 @@ FIGURES = {
     },
     "propagation": {"p50_ms", "p99_ms", "put_p50_ms"},
     "endpoints": {"rss_mb", "threads", "connect_s"},
+    "recovery": {"peak_requests_per_100ms", "recovered_all_s", "kept_alive_all_s", "streams"},
+    "scale": {"resolve_s", "rss_mb", "lag_p99_ms", "changes_per_s", "picker_updates_per_s"},
 }
 SETUP = {"etcd_grpc", "python", "grpcio", "protobuf", "etcd", "cpus", "quick", "load_before"}
 

@@ -67,9 +67,12 @@ class RawEtcd:
     def revoke(self, lease: int) -> None:
         self.call(methods.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease))
 
+    def revision(self) -> int:
+        """The store's revision now."""
+        return int(self.call(methods.RANGE, rpc.RangeRequest(key=b"x")).header.revision)
+
     def compact(self) -> None:
-        revision = self.call(methods.RANGE, rpc.RangeRequest(key=b"x")).header.revision
-        self.call(COMPACT, rpc.CompactionRequest(revision=revision, physical=True))
+        self.call(COMPACT, rpc.CompactionRequest(revision=self.revision(), physical=True))
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+def wait_until(
+    condition: Callable[[], T], what: str, timeout_s: float = 10.0, poll_s: float = 0.01
+) -> T:
     """Poll ``condition`` until it is true; return its value, or fail naming ``what``."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -18,4 +20,4 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what} (last: {value!r})")
-        time.sleep(0.01)
+        time.sleep(poll_s)

@@ -1,0 +1,191 @@
+"""10,000 changes by 20 writers, members killed, paused, compacted: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from tests.support.etcd import COMPACT, RawEtcd
+from tests.support.history import History, Listed, check
+from tests.support.report import record
+from tests.support.waiting import wait_until
+from tests.support.witnesses import Truth, Watcher, Writer, channels_to
+
+from etcd_grpc.codec import Entry, NamingCodec
+from etcd_grpc.devcluster import Cluster
+from etcd_grpc.etcd import rpc_pb2 as rpc
+
+WRITERS = 20
+CHANGES = 10_000
+PER_SECOND = 450
+PAUSE_S = 1.5  # shorter than what a watch needs to notice
+MOVED_S = 12.0  # a silent member is left after 8 s
+
+
+@dataclass
+class Run:
+    """One run: who takes part, and what is done to them."""
+
+    cluster: Cluster
+    stable: int  # the member that is never disturbed: it is the witness
+    raw: RawEtcd
+    watchers: Sequence[Watcher]
+    writers: Sequence[Writer]
+
+    def kill(self, index: int, row: int, fault: str) -> None:
+        held = self._following(index)
+        began = time.monotonic()
+        self.cluster.kill(index)
+        for watcher in held:
+            wait_until(lambda: watcher.bare.followed_at > began, "followed again")  # noqa: B023
+            moved_s = watcher.bare.followed_at - began
+            record(row, f"{fault}: until its watch is followed", moved_s, 1, "nothing lost or doubled")
+        self._some_more()
+        record(row, f"{fault}: until every writer goes on", time.monotonic() - began, 5)
+        self.cluster.restart(index)  # a fresh member: etcd 3.5.1 must not come back on old data
+        self.cluster.wait_healthy()
+
+    def pause_briefly(self, index: int) -> None:
+        self.cluster.pause(index)
+        time.sleep(PAUSE_S)  # the fault itself
+        self.cluster.resume(index)
+        self.cluster.wait_healthy()
+
+    def compact_behind(self, index: int) -> None:
+        """Compact what a paused member's watchers have not seen; resume when they have moved."""
+        held = self._following(index)
+        assert held, "nobody follows the member: the fault would be none"
+        began = time.monotonic()
+        self.cluster.pause(index)
+        self._some_more()
+        self.compact()
+        for watcher in held:
+            wait_until(lambda: watcher.bare.listed_at > began, "listed again", MOVED_S)  # noqa: B023
+            bare = watcher.bare
+            record(4, "member paused: until its watch has moved", bare.listed_at - began, 8)
+            record(7, "compaction while the watch is down", bare.listed_at - bare.broke_at, 1)
+        self.cluster.resume(index)
+        self.cluster.wait_healthy()
+
+    def _following(self, index: int) -> list[Watcher]:
+        """The watchers that follow this member now."""
+        return [w for w in self.watchers if w.member == self.cluster.endpoints[index]]
+
+    def compact(self) -> None:
+        """Compact everything up to now, as the undisturbed member has it."""
+        self.raw.call(COMPACT, rpc.CompactionRequest(revision=self.raw.revision()))
+
+    def _some_more(self) -> None:
+        """Wait until every writer has got something through."""
+        before = [writer.acknowledged for writer in self.writers]
+        for writer, count in zip(self.writers, before, strict=True):
+            wait_until(lambda: writer.acknowledged > count + 2, f"{writer.name} goes on", 20)  # noqa: B023
+
+
+def listed(watcher: Watcher) -> list[Listed]:
+    return [item for item in watcher.bare.seen if isinstance(item, Listed)]
+
+
+def do_all_faults(run: Run) -> None:
+    leader = run.cluster.leader()
+    others = {0, 1, 2} - {run.stable}
+    assert leader in others
+    run.kill(leader, 1, "leader killed")
+    (follower,) = others - {leader}
+    run.pause_briefly(follower)
+    run.compact()  # while everybody follows: nobody may notice
+    run.compact_behind(run.cluster.endpoints.index(run.watchers[0].member))
+    followed = run.cluster.endpoints.index(run.watchers[1].member)
+    if followed == run.cluster.leader():
+        run.kill(followed, 1, "leader killed")
+    else:
+        run.kill(followed, 2, "follower killed")
+
+
+def watcher_on(member: str, members: Sequence[str], service: str) -> Watcher:
+    """One whose session has begun on ``member``: each chooses for itself."""
+    while True:
+        watcher = Watcher(members, service)
+        if watcher.member == member:
+            return watcher
+        watcher.close()
+
+
+def start_writers(
+    channels: Sequence[grpc.Channel], service: str, faults_over: threading.Event
+) -> list[Writer]:
+    def enough(acknowledged: int) -> bool:
+        return acknowledged >= CHANGES // WRITERS and faults_over.is_set()
+
+    pace_s = WRITERS / PER_SECOND
+    return [Writer(number, channels, service, pace_s, enough) for number in range(WRITERS)]
+
+
+@pytest.mark.timeout(180)
+def test_watchers_see_what_etcd_holds_through_kills_pauses_and_compactions(service):
+    faults_over = threading.Event()
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(3))
+        stable = next(i for i in range(3) if i != cluster.leader())
+        members = cluster.endpoints
+        leads = members[cluster.leader()]
+        follows = next(m for i, m in enumerate(members) if i != stable and m != leads)
+        raw = stack.enter_context(RawEtcd(members[stable]))
+        prefix = f"{service}/".encode()
+        truth = stack.enter_context(Truth(members[stable], prefix))
+        # Two of them know only the members that are disturbed.
+        watchers = [
+            stack.enter_context(watcher_on(leads, (leads, follows), service)),
+            stack.enter_context(watcher_on(follows, (follows, leads), service)),
+            stack.enter_context(Watcher(members, service)),
+        ]
+        writers = start_writers(stack.enter_context(channels_to(members)), service, faults_over)
+        for writer in writers:
+            writer.start()
+        try:
+            wait_until(lambda: all(writer.acknowledged > 10 for writer in writers), "written")
+            do_all_faults(Run(cluster, stable, raw, watchers, writers))
+        finally:
+            faults_over.set()
+            for writer in writers:
+                writer.join()
+        final, revision = await_quiet(raw, service, truth, watchers)
+    writes = [write for writer in writers for write in writer.writes]
+    seen = {f"watcher {n}": watcher.bare.seen for n, watcher in enumerate(watchers)}
+    say(writes, truth.events, watchers)
+    assert not truth.broken
+    assert sum(writer.acknowledged for writer in writers) >= CHANGES
+    assert check(History(writes, truth.events, final, revision, seen)) == []
+    expected = {entry.key.decode(): NamingCodec().decode(entry).address for entry in final}
+    for watcher in watchers:
+        assert watcher.view == expected
+        assert {e.key: e.address for e in watcher.resolver.snapshot().endpoints.values()} == expected
+        assert 0 not in watcher.sizes[4:]  # after the first list and the first changes
+        assert len(listed(watcher)) <= 4, "a list instead of what could have been resumed"
+
+
+def await_quiet(
+    raw: RawEtcd, service: str, truth: Truth, watchers: Sequence[Watcher]
+) -> tuple[list[Entry], int]:
+    """What stands in etcd now, at which revision; everybody has been told of it."""
+    final = [Entry(kv.key, kv.value, kv.mod_revision) for kv in raw.get(f"{service}/").values()]
+    revision = raw.revision()
+    last = max(entry.revision for entry in final)
+    wait_until(lambda: truth.revision >= last, "the truth is complete")
+    for watcher in watchers:
+        wait_until(lambda: watcher.bare.revision >= truth.revision, "followed", 15)  # noqa: B023
+        wait_until(lambda: watcher.resolver.snapshot().revision >= truth.revision, "told", 15)  # noqa: B023
+    return final, revision
+
+
+def say(writes: Sequence[object], events: Sequence[Entry], watchers: Sequence[Watcher]) -> None:
+    """For ``pytest -s``, and for whoever reads a failure."""
+    print(f"\n{len(writes)} writes, {len(events)} events in etcd")
+    for watcher in watchers:
+        told = len(watcher.bare.seen)
+        print(f"told {told} times, {len(listed(watcher))} lists, {watcher.bare.breaks} breaks")

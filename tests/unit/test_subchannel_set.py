@@ -1,0 +1,93 @@
+"""The set of subchannels between two looks at a connection: what comes and goes there is not missed.
+
+Found by the soak test: one call in a thousand waited a second, or until its deadline, beside a
+connected endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import cast
+
+import grpc
+import pytest
+
+from etcd_grpc.balancer.round_robin import RoundRobin
+from etcd_grpc.channel.connectivity import READY
+from etcd_grpc.channel.subchannel import SubchannelSet
+from etcd_grpc.model import Endpoint, Put
+
+IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
+CONNECTING: int = grpc.ChannelConnectivity.CONNECTING.value[0]
+SOON_S = 0.8  # the sweep that looks at everything comes after a second
+
+
+class Connection:
+    """Stands for a real channel: in ``script``'s states one after another, then in ``state``."""
+
+    def __init__(self) -> None:
+        self.state = CONNECTING
+        self.script: list[int] = []
+        self._channel = self  # where ``probe_of`` looks
+
+    def check_connectivity_state(self, connect: bool) -> int:
+        return self.script.pop(0) if self.script else self.state
+
+
+class Connector:
+    def __init__(self) -> None:
+        self.connection = Connection()
+
+    def connect(self, address: str) -> grpc.Channel:
+        return cast("grpc.Channel", self.connection)
+
+    def close(self, channel: grpc.Channel) -> None:
+        pass
+
+
+async def until_picker(found: SubchannelSet[grpc.Channel], there: bool) -> None:
+    async with asyncio.timeout(SOON_S):
+        while (found.picker is not None) is not there:
+            await asyncio.sleep(0)
+
+
+async def lose(found: SubchannelSet[grpc.Channel], connection: Connection) -> None:
+    """Connect the only endpoint, lose it, and be told so; it connects for the second time now."""
+    found.update([Put(Endpoint("s/a", "127.0.0.1:1"))])
+    connection.state = READY
+    await until_picker(found, True)
+    connection.state = IDLE
+    found.report(*found.subchannels.values())
+    await until_picker(found, False)
+
+
+@pytest.mark.xfail(reason="_poll forgets it without a new picker", strict=True, raises=TimeoutError)
+async def test_an_endpoint_found_connected_by_a_report_gets_calls_again() -> None:
+    connector = Connector()
+    found = subchannels(connector)
+    try:
+        await lose(found, connector.connection)
+        connector.connection.state = READY  # and a report, not the poll, is the first to see it
+        found.report(*found.subchannels.values())
+        await until_picker(found, True)
+    finally:
+        found.close()
+
+
+@pytest.mark.xfail(reason="nobody looks until the next sweep", strict=True, raises=TimeoutError)
+async def test_an_endpoint_lost_between_the_poll_and_the_picker_is_looked_after() -> None:
+    connector = Connector()
+    found = subchannels(connector)
+    try:
+        await lose(found, connector.connection)
+        connector.connection.script = [READY, IDLE]  # what the poll sees, and then the picker
+        connector.connection.state = READY
+        await until_picker(found, True)
+    finally:
+        found.close()
+
+
+def subchannels(connector: Connector) -> SubchannelSet[grpc.Channel]:
+    policy = RoundRobin(random.Random(1))
+    return SubchannelSet(asyncio.get_running_loop(), connector, policy, lambda: None)
