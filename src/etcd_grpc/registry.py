@@ -26,11 +26,11 @@ from etcd_grpc.etcd import lease, methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.failure import LeaseNotFoundError
-from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.etcd.transport import ATTEMPT_S
 from etcd_grpc.intent import Intent, delete_request, found_in, put_request
 from etcd_grpc.model import Instance, Status
+from etcd_grpc.outage import Outage
 from etcd_grpc.ownership import Found, Holder, Life, Verdict, judge
 from etcd_grpc.telemetry import emit, events
 

@@ -19,7 +19,7 @@ from etcd_grpc.config import EtcdConfig
 from etcd_grpc.etcd import methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.model import Change, Put
-from etcd_grpc.resolver import Subscription
+from etcd_grpc.resolver import Resolver, Subscription
 
 __all__ = ["Truth", "Watcher", "Writer", "channels_to"]
 
@@ -218,10 +218,18 @@ class Watcher:
         sizes: How many endpoints ``view`` and the resolver's own snapshot had after every change.
     """
 
-    def __init__(self, endpoints: Sequence[str], service: str) -> None:
-        self._control = plane.acquire(EtcdConfig(endpoints=tuple(endpoints)))
+    @classmethod
+    def of(cls, config: EtcdConfig, service: str) -> Self:
+        """One that shares the session of ``config``."""
+        return cls(config.endpoints, service, config)
+
+    def __init__(
+        self, endpoints: Sequence[str], service: str, config: EtcdConfig | None = None
+    ) -> None:
+        self._control = plane.acquire(config or EtcdConfig(endpoints=tuple(endpoints)))
         self._service = service
         self.bare = _Recorder()
+        self.resolver: Resolver | None = None  # until we know it
         self.view: dict[str, str] = {}
         self.sizes: list[int] = []
         session = self._control.session
@@ -243,7 +251,9 @@ class Watcher:
                 self.view[change.key] = change.endpoint.address
             else:
                 del self.view[change.key]
-        self.sizes += (len(self.view), len(self.resolver.snapshot().endpoints))
+        self.sizes.append(len(self.view))
+        if self.resolver is not None:
+            self.sizes.append(len(self.resolver.snapshot().endpoints))
 
     def close(self) -> None:
         session = self._control.session

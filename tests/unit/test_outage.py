@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etcd_grpc.etcd.outage import REMIND_S, Outage
+from etcd_grpc.outage import REMIND_S, Outage
 
 
 def test_first_failure_is_told() -> None:

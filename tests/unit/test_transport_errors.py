@@ -47,6 +47,7 @@ def translated(code: grpc.StatusCode, details: str | None) -> EtcdError:
         (Code.UNAVAILABLE, "etcdserver: request timed out", EtcdUnavailableError),
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", EtcdUnavailableError),
         (Code.CANCELLED, "Channel closed!", EtcdUnavailableError),
+        (Code.UNKNOWN, "context deadline exceeded", EtcdUnavailableError),
         (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", StaleTokenError),
         (
             Code.INVALID_ARGUMENT,

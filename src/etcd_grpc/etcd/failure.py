@@ -45,7 +45,8 @@ def translate(
     what = f"etcd member {member}, {path.rpartition('/')[2]}: {details or code.name}"
     if any(sign in details for sign in _STALE):
         return StaleTokenError(what)
-    if code in _SILENT:
+    # etcd's own deadline may end before ours, and then comes as UNKNOWN.
+    if code in _SILENT or "context deadline exceeded" in details:
         return EtcdUnavailableError(what + _connection_hint(details))
     return _refused(code, details, what, permission_hint(user, request))
 

@@ -23,8 +23,8 @@ from etcd_grpc.errors import AuthenticationError, EtcdError, EtcdUnavailableErro
 from etcd_grpc.etcd import methods, rpc_pb2, watch
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.failure import permission_hint
-from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.transport import Stream, Transport
+from etcd_grpc.outage import Outage
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Sink", "Watcher"]
@@ -99,6 +99,7 @@ class Watcher:
         self._runner: asyncio.Task[None] | None = None
         self._outage = Outage()
         self._told_connected = False
+        self._renewing = False
         self._max_age_s = max_age_s
         self._heard_at = 0.0  # when the stream last said something, or its member answered
         self._doubt = asyncio.Event()  # the stream's member has not answered somebody
@@ -158,6 +159,8 @@ class Watcher:
             try:
                 await self._follow_stream(backoff)
             except EtcdError as error:
+                if self._renewing:
+                    continue  # we ended it ourselves, for a new token
                 self._transport.rotate(member)
                 self._transport.last_error = str(error)
                 if self._outage.failed(self._loop.time()):
@@ -175,6 +178,7 @@ class Watcher:
         Raises:
             EtcdError: It broke.
         """
+        self._renewing = False
         stream = self._stream = await self._transport.stream(methods.WATCH)
         self._creating.clear()
         for item in self._watches.values():
@@ -307,20 +311,21 @@ class Watcher:
     def _refused(self, item: _Watch, reason: str) -> None:
         """Most often a token that has expired; a missing permission looks the same.
 
-        The token belongs to the stream, so a new one needs a new stream: once.  If that does not help
-        it is the permission, and this watch alone is asked for again, at most once a second.
+        The token belongs to the stream, so a new one needs a new stream: once, and without a word.  If
+        that does not help it is the permission, and this watch alone is asked for again, at most once
+        a second.
         """
         self._on_stream.pop(item.number, None)
+        if not item.refused and self._transport.user and self._stream is not None:
+            item.refused = self._renewing = True
+            self._transport.forget_token()
+            self._stream.close()
+            return
         if "permission denied" in reason:
             asked = rpc_pb2.WatchCreateRequest(key=item.key, range_end=item.range_end)
             reason = f"{reason}: {permission_hint(self._transport.user, asked)}"
         emit(events.WatchRefused(_text(item.key), reason))
         item.sink.followed(False, f"etcd refused the watch: {reason}")
-        if not item.refused and self._stream is not None:
-            item.refused = True
-            self._transport.forget_token()
-            self._stream.close()
-            return
 
         def ask_again() -> None:
             if self._stream is not None and item in self._watches.values():

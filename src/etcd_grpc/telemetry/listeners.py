@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from types import TracebackType
 from typing import Protocol, Self
 
+from etcd_grpc.outage import Outage
 from etcd_grpc.telemetry.events import Dropped, Event
 
 __all__ = ["Listener", "Listening", "emit", "listen"]
@@ -36,6 +38,7 @@ class Listening:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._outage = Outage()
         self._open()
 
     def _open(self) -> None:
@@ -97,7 +100,10 @@ class Listening:
         try:
             self._listener(event)
         except Exception:  # noqa: BLE001 - the application's code, isolated
-            _log.exception("the listener %r raised at %s", self._listener, event)
+            if self._outage.failed(time.monotonic()):
+                _log.exception("the listener %r raised, and may again, at: %s", self._listener, event)
+        else:
+            self._outage.worked(time.monotonic())
 
 
 # Appending, removing and copying are atomic each, so nobody needs a lock.

@@ -1,0 +1,97 @@
+"""A steady load on a service during a fault: what failed, and that there was a load at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from tests.support.calls import who
+
+import etcd_grpc
+
+__all__ = ["Load"]
+
+
+class Load:
+    """Calls ``service`` over one channel from some threads, at ``rate`` calls a second in all.
+
+    Args:
+        service: The service.
+        etcd: etcd's endpoints.
+        rate: Calls a second.
+        threads: How many threads share it.
+        service_config: A retry policy, for example.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        etcd: Sequence[str],
+        *,
+        rate: float = 100.0,
+        threads: int = 2,
+        service_config: Any = None,
+    ) -> None:
+        self.channel = etcd_grpc.insecure_channel(
+            f"etcd:///{service}", etcd=etcd, service_config=service_config
+        )
+        self._call = self.channel.unary_unary("/echo/UnaryUnary")
+        self._rate = rate / threads
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, name=f"load-{n}") for n in range(threads)]
+        self.answers: Counter[str] = Counter()  # by the address of the server
+        self.last_answer: dict[str, float] = {}  # by address, on time.monotonic's clock
+        self.failures: list[str] = []
+        self._began = 0.0
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.answers.clear()
+        self._began = time.monotonic()
+
+    def assert_clean(self) -> None:
+        """No call has failed, and there were enough of them for that to mean something.
+
+        Raises:
+            AssertionError: One failed, or fewer than half of the calls that were due were made.
+        """
+        assert not self.failures, f"{len(self.failures)} failed: {self.failures[:3]}"
+        due = self._rate * len(self._threads) * (time.monotonic() - self._began)
+        made = self.answers.total()
+        assert made >= due / 2, f"the run is void: {made} calls of {due:.0f}"
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                server = who(self._call(b"x", timeout=5))
+            except grpc.RpcError as error:
+                self.failures.append(f"{error.code()}: {error.details()}")
+            else:
+                self.answers[server] += 1
+                self.last_answer[server] = time.monotonic()
+            due = max(due + 1 / self._rate, time.monotonic() - 0.5)
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        self._call(b"x", timeout=10, wait_for_ready=True)
+        self._began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self.channel.close()
