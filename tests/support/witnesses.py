@@ -21,7 +21,7 @@ from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.model import Change, Put
 from etcd_grpc.resolver import Subscription
 
-__all__ = ["Truth", "Watcher", "Writer", "channels_to"]
+__all__ = ["Recorder", "Truth", "Watcher", "Writer", "channels_to"]
 
 _KEYS = 10  # of each writer; the first is never deleted
 _ATTEMPT_S = 1.0
@@ -176,7 +176,7 @@ class Truth:
         self._channel.close()
 
 
-class _Recorder:
+class Recorder:
     """A sink of the session's watcher that notes what it is given; times are of time.monotonic."""
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ class Watcher:
     def __init__(self, endpoints: Sequence[str], service: str) -> None:
         self._control = plane.acquire(EtcdConfig(endpoints=tuple(endpoints)))
         self._service = service
-        self.bare = _Recorder()
+        self.bare = Recorder()
         self.view: dict[str, str] = {}
         self.sizes: list[int] = []
         session = self._control.session
