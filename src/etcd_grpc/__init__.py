@@ -10,7 +10,7 @@ A client changes one line, and its stubs balance over all instances::
     with etcd_grpc.insecure_channel("etcd:///helloworld.Greeter") as channel:
         GreeterStub(channel).SayHello(request, timeout=1)
 
-``etcd_grpc.aio`` is the same for asyncio.
+``etcd_grpc.aio`` is the same for asyncio; ``etcd_grpc.telemetry.events`` is what ``listen`` tells of.
 """
 
 from etcd_grpc import aio
@@ -20,6 +20,7 @@ from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
     ConfigurationError,
+    DuplicateInstanceError,
     EtcdError,
     EtcdGrpcError,
     EtcdUnavailableError,
@@ -28,17 +29,21 @@ from etcd_grpc.errors import (
 )
 from etcd_grpc.model import Endpoint, Instance, Snapshot, Status
 from etcd_grpc.registration import Registration, register
+from etcd_grpc.telemetry import Event, Listener, listen
 
 __all__ = [
     "AuthenticationError",
     "Channel",
     "ConfigurationError",
+    "DuplicateInstanceError",
     "Endpoint",
     "EtcdConfig",
     "EtcdError",
     "EtcdGrpcError",
     "EtcdUnavailableError",
+    "Event",
     "Instance",
+    "Listener",
     "MissingExtraError",
     "Registration",
     "Snapshot",
@@ -47,6 +52,7 @@ __all__ = [
     "__version__",
     "aio",
     "insecure_channel",
+    "listen",
     "register",
     "secure_channel",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import socket
 
+from etcd_grpc.address import is_loopback
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.model import ip_of, split_address
+from etcd_grpc.model import split_address
 
 __all__ = ["advertised"]
 
@@ -37,7 +38,7 @@ def advertised(config: EtcdConfig, port: int | None, host: str | None, address: 
         address = f"{_bracketed(host or told or _local_host(config))}:{given}"
     elif port is not None or host is not None:
         raise ConfigurationError("pass either address, or port and host")
-    if _is_loopback(address) and not all(_is_loopback(etcd) for etcd in config.addresses):
+    if is_loopback(address) and not all(is_loopback(etcd) for etcd in config.addresses):
         raise ConfigurationError(
             f"{address} is a loopback address, but etcd ({', '.join(config.addresses)}) is on another "
             "host, where clients may be too: pass host=..., or set ETCD_GRPC_ADVERTISE"
@@ -72,9 +73,3 @@ def _local_host(config: EtcdConfig) -> str:
             "or set ETCD_GRPC_ADVERTISE"
         ) from error
     return local
-
-
-def _is_loopback(address: str) -> bool:
-    host = split_address(address)[0]
-    ip = ip_of(host)
-    return ip.is_loopback if ip is not None else host.casefold() == "localhost"

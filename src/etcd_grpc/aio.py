@@ -26,6 +26,7 @@ def register(
     ttl_s: int = DEFAULT_TTL_S,
     settle_s: float = 0.5,
     timeout_s: float = 5.0,
+    required: bool = True,
     etcd: EtcdArgument = None,
 ) -> AsyncRegistration:
     """As ``etcd_grpc.register``, for ``async with``: registered on entry, withdrawn on exit.
@@ -49,6 +50,7 @@ def register(
             ttl_s=ttl_s,
             settle_s=settle_s,
             timeout_s=timeout_s,
+            required=required,
             etcd=etcd,
         )
     )

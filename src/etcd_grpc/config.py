@@ -1,7 +1,8 @@
 """How to reach etcd: explicit arguments first, then the environment that ``etcdctl`` reads.
 
 ``ETCDCTL_ENDPOINTS`` (comma separated), ``ETCDCTL_CACERT``, ``ETCDCTL_CERT``, ``ETCDCTL_KEY``,
-``ETCDCTL_USER`` (``name`` or ``name:password``) and ``ETCDCTL_PASSWORD``.
+``ETCDCTL_USER`` (``name`` or ``name:password``) and ``ETCDCTL_PASSWORD``.  Our own, which etcdctl does
+not know: ``ETCD_GRPC_PASSWORD_FILE``, ``ETCD_GRPC_ALLOWED_NETWORKS`` and ``ETCD_GRPC_CACHE_DIR``.
 
 The rule: fail closed.  ``https://`` or any certificate means TLS for every member; a mixture of
 ``http://`` and ``https://``, or certificates beside ``http://``, is refused rather than guessed.
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etcd_grpc.address import AddressPolicy, is_loopback
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import shown, split_address
 
@@ -31,6 +33,11 @@ class EtcdConfig:
         ca_cert: PEM file of the authority that signed etcd's certificates.
         cert, key: PEM files of the client certificate; both or neither.
         user, password: For etcd's authentication; never shown in ``repr``.
+        password_file: A file that holds the password instead; read at every authentication, so a secret
+            that is replaced on disk needs no restart.
+        allowed_networks: CIDR networks; an endpoint registered elsewhere is refused.  Empty: any but
+            link-local and other addresses that no instance has, and loopback only if etcd is there too.
+        cache_dir: Where to keep the last view of each service, for a start without etcd; None: nowhere.
 
     Raises:
         ConfigurationError: An endpoint is malformed, or the parts contradict each other.
@@ -42,11 +49,15 @@ class EtcdConfig:
     key: Path | None = None
     user: str = ""
     password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    allowed_networks: tuple[str, ...] = ()
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         listed: str | Iterable[str] = self.endpoints  # callers may pass a string, or a list
         endpoints = split_endpoints(listed) if isinstance(listed, str) else tuple(listed)
         object.__setattr__(self, "endpoints", endpoints)
+        object.__setattr__(self, "allowed_networks", tuple(self.allowed_networks))
         if not self.endpoints:
             raise ConfigurationError("no etcd endpoint: pass endpoints or set ETCDCTL_ENDPOINTS")
         schemes = {endpoint.partition("://")[0] for endpoint in self.endpoints if "://" in endpoint}
@@ -63,15 +74,36 @@ class EtcdConfig:
             raise ConfigurationError(
                 "certificates are given but the etcd endpoints say http://; use https://"
             )
-        if self.password and not self.user:
+        if (self.password or self.password_file) and not self.user:
             raise ConfigurationError("an etcd password without a user: set user or ETCDCTL_USER")
+        if self.password and self.password_file:
+            raise ConfigurationError("both password and password_file are given: pass one of them")
         for address in self.addresses:
             split_address(address)
+        AddressPolicy(self.allowed_networks)
 
     @property
     def tls(self) -> bool:
         """Whether connections to etcd are encrypted."""
         return bool(self.ca_cert or self.cert or any(e.startswith("https://") for e in self.endpoints))
+
+    def secret(self) -> str:
+        """The password as it is now.
+
+        Raises:
+            ConfigurationError: ``password_file`` cannot be read.
+        """
+        if self.password_file is None:
+            return self.password
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(f"cannot read the file with etcd's password: {error}") from error
+
+    def address_policy(self) -> AddressPolicy:
+        """Which of the addresses that stand in this etcd are believed."""
+        local = all(is_loopback(address) for address in self.addresses)
+        return AddressPolicy(self.allowed_networks, loopback=local)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -111,6 +143,9 @@ class EtcdConfig:
             key=path("ETCDCTL_KEY"),
             user=user,
             password=password,
+            password_file=path("ETCD_GRPC_PASSWORD_FILE") if not password else None,
+            allowed_networks=split_endpoints(env.get("ETCD_GRPC_ALLOWED_NETWORKS", "")),
+            cache_dir=path("ETCD_GRPC_CACHE_DIR"),
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationError",
     "ConfigurationError",
+    "DuplicateInstanceError",
     "EtcdError",
     "EtcdGrpcError",
     "EtcdUnavailableError",
@@ -23,6 +24,10 @@ class EtcdGrpcError(Exception):
 
 class ConfigurationError(EtcdGrpcError, ValueError):
     """Something you passed or set is wrong; the message says what and what to set instead."""
+
+
+class DuplicateInstanceError(ConfigurationError):
+    """Another live process is registered under the id that you passed; it was left as it is."""
 
 
 class MissingExtraError(EtcdGrpcError, ImportError):

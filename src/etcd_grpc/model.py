@@ -61,6 +61,10 @@ class Endpoint:
 class Instance:
     """What a server registers: one address of one service.
 
+    Attributes:
+        named: The id was chosen, not made up: it is unique in the service, and etcd's key is made of it
+            rather than of the address.
+
     Raises:
         ConfigurationError: The service name, address, weight or metadata cannot be registered.
     """
@@ -73,10 +77,13 @@ class Instance:
     version: str = ""
     status: Status = Status.SERVING
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    named: bool = False
 
     def __post_init__(self) -> None:
         check_service(self.service)
         check_advertised(self.address)
+        if self.named:
+            check_id(self.id)
         for name in ("id", "zone", "version"):
             value = getattr(self, name)
             if not isinstance(value, str):
@@ -130,12 +137,18 @@ class Snapshot:
         endpoints: By key, in the order in which they were found.
         revision: etcd's revision of this view; 0 before the first answer.
         connected: False while no etcd member can be followed: the view may be old.
+        stale_s: Seconds since etcd could last be followed; 0 while it can.
+        held: Keys of endpoints that vanished together with most others, and are kept for a while.
+        rejected: How many entries stand under the service that are no endpoints, or refused ones.
     """
 
     service: str
     endpoints: Mapping[str, Endpoint]
     revision: int
     connected: bool
+    stale_s: float = 0.0
+    held: frozenset[str] = frozenset()
+    rejected: int = 0
 
 
 def check_service(name: str) -> str:
@@ -148,6 +161,15 @@ def check_service(name: str) -> str:
     if len(name) > 512 or not name.isprintable():
         raise ConfigurationError(
             f"service name {name[:80]!r} is longer than 512 characters or has control characters"
+        )
+    return name
+
+
+def check_id(name: str) -> str:
+    """Return ``name`` if it can be an instance's id in etcd, else raise ConfigurationError."""
+    if not isinstance(name, str) or not name.isprintable() or "/" in name or not 1 <= len(name) <= 200:
+        raise ConfigurationError(
+            f"id {str(name)[:80]!r} is not 1..200 printable characters without a slash"
         )
     return name
 

@@ -20,8 +20,9 @@ from etcd_grpc.advertise import advertised
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.session import in_thread
+from etcd_grpc.intent import Intent
 from etcd_grpc.model import Instance
-from etcd_grpc.registry import Intent, Registrar
+from etcd_grpc.registry import Registrar
 
 __all__ = ["AsyncRegistration", "Registration", "plan", "register"]
 
@@ -39,6 +40,7 @@ class Plan:
     ttl_s: int
     settle_s: float
     timeout_s: float
+    required: bool
 
 
 def plan(
@@ -55,6 +57,7 @@ def plan(
     ttl_s: int,
     settle_s: float,
     timeout_s: float,
+    required: bool,
     etcd: EtcdArgument,
 ) -> Plan:
     """Check the arguments of ``register`` before anything is written.
@@ -73,13 +76,14 @@ def plan(
     instance = Instance(
         service=service,
         address=advertised(config, port, host, address),
-        id=id or uuid.uuid4().hex,
+        id=uuid.uuid4().hex if id is None else id,
         weight=weight,
         zone=zone,
         version=version,
         metadata=MappingProxyType(dict(metadata or {})),
+        named=id is not None,
     )
-    return Plan(instance, config, ttl_s, settle_s, timeout_s)
+    return Plan(instance, config, ttl_s, settle_s, timeout_s, required)
 
 
 def register(
@@ -96,6 +100,7 @@ def register(
     ttl_s: int = DEFAULT_TTL_S,
     settle_s: float = 0.5,
     timeout_s: float = 5.0,
+    required: bool = True,
     etcd: EtcdArgument = None,
 ) -> Registration:
     """Register one instance of ``service`` and keep it registered until it is closed.
@@ -108,17 +113,22 @@ def register(
         host: The host that clients shall use; None takes ``ETCD_GRPC_ADVERTISE``, else the local
             address from which etcd is reached.
         address: ``host:port``, in place of the two.
-        id: Identity of this instance; None makes one.
+        id: Identity of this instance, unique in the service: a second live process with the same one is
+            refused, a restart takes the place of its predecessor (which can take a third of
+            ``ttl_s``).  None makes a new one each time.
         weight: 0 takes no calls; 1 is normal.  Other values are for policies that weigh, which
             ``round_robin`` does not.
         zone, version, metadata: Told to clients.  The metadata must be JSON.
         ttl_s: How long, in seconds, a crashed process stays registered.
         settle_s: How long, in seconds, clients get to move away before the key is deleted.
         timeout_s: How long, in seconds, to wait for etcd, at each end.
+        required: False: if etcd cannot be reached in that time, go on; the instance is registered as
+            soon as it can.
         etcd: As for ``insecure_channel``.
 
     Raises:
         ConfigurationError: An argument is wrong; nothing was written.
+        DuplicateInstanceError: A live process is registered under ``id``; it was left as it is.
         EtcdError: etcd could not be reached in time, or refused; nothing stays registered.
     """
     return Registration(
@@ -135,6 +145,7 @@ def register(
             ttl_s=ttl_s,
             settle_s=settle_s,
             timeout_s=timeout_s,
+            required=required,
             etcd=etcd,
         )
     )
@@ -153,7 +164,16 @@ class _Core:
         return self.plan.instance if self.intent is None else self.intent.instance
 
     async def begin(self) -> None:
-        self.intent = await self._registrar().add(self.plan.instance, self.plan.timeout_s)
+        self.intent = await self._registrar().add(
+            self.plan.instance, self.plan.timeout_s, required=self.plan.required
+        )
+
+    @property
+    def registered(self) -> bool:
+        """Any thread: attributes are read, each of them whole."""
+        intent = self.intent
+        closed = self.control.session.closed
+        return intent is not None and not closed and self._registrar().stands(intent)
 
     async def change(self, weight: float | None, metadata: Mapping[str, Any] | None) -> None:
         assert self.intent is not None
@@ -194,6 +214,11 @@ class Registration:
     def instance(self) -> Instance:
         """What is registered."""
         return self._core.instance
+
+    @property
+    def registered(self) -> bool:
+        """Whether it stands in etcd at this moment, as far as etcd has told us."""
+        return not self._closed and self._core.registered
 
     def update(self, *, weight: float | None = None, metadata: Mapping[str, Any] | None = None) -> None:
         """Change the weight or the metadata in place.
@@ -250,6 +275,11 @@ class AsyncRegistration:
     def instance(self) -> Instance:
         """What is, or is to be, registered."""
         return self._plan.instance if self._core is None else self._core.instance
+
+    @property
+    def registered(self) -> bool:
+        """As ``Registration.registered``."""
+        return self._core is not None and self._core.registered
 
     async def start(self) -> Self:
         """Register; return when the key stands in etcd.

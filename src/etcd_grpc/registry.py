@@ -2,11 +2,9 @@
 
 One registrar has one lease, however many instances are registered through it.  Two tasks on the
 session's loop: one keeps the lease alive, one puts what is missing.  A lease that etcd has forgotten
-is granted anew, and everything under it is put again.
-
-A key is written by a transaction that compares its ``mod_revision`` with the one we know.  So a
-request whose answer was lost can be repeated: if it did arrive, the second attempt finds our own value
-and is content; and one that arrives late cannot bring a key back that was withdrawn meanwhile.
+is granted anew, and everything under it is put again.  Each key is watched, so one that somebody
+deletes is put again at once, and one that another process takes over is left to it until it is gone
+(the rules are in ``ownership``).
 """
 
 from __future__ import annotations
@@ -14,42 +12,35 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Sequence
 
-from etcd_grpc.codec import Codec
+from etcd_grpc.codec import Codec, Entry
 from etcd_grpc.errors import (
     AuthenticationError,
     ConfigurationError,
+    DuplicateInstanceError,
     EtcdError,
     EtcdUnavailableError,
 )
 from etcd_grpc.etcd import lease, methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.failure import LeaseNotFoundError
 from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.etcd.transport import ATTEMPT_S
+from etcd_grpc.intent import Intent, delete_request, found_in, put_request
 from etcd_grpc.model import Instance, Status
+from etcd_grpc.ownership import Found, Holder, Life, Verdict, judge
+from etcd_grpc.telemetry import emit, events
 
-__all__ = ["Intent", "Registrar"]
+__all__ = ["Registrar"]
 
 _log = logging.getLogger("etcd_grpc.registry")
 
-# Etcd answers a put that names a forgotten lease with this.
-_NO_LEASE = "requested lease not found"
-
-
-class Intent:
-    """One instance that should stand in etcd, and how far that is true."""
-
-    __slots__ = ("instance", "key", "placed", "revision", "value", "wanted")
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.key = b""
-        self.value = b""
-        self.revision = 0  # mod_revision of the key as we know it; 0: it does not exist
-        self.wanted = 0  # counts what was asked for ...
-        self.placed = (0, 0)  # ... and this is (generation of the lease, wanted) in etcd
+# So that a process with hundreds of registrations does not storm an etcd that has just come back.
+_PUTS_AT_A_TIME = 16
+_LOOK_AT_HOLDER_S = 0.3
 
 
 class Registrar:
@@ -65,33 +56,39 @@ class Registrar:
         self._session = session
         self._codec = codec
         self._lease = lease.LeaseMachine(ttl_s)
+        self._leases: set[int] = set()  # all that we have had
         self._intents: dict[bytes, Intent] = {}
-        self._changed = asyncio.Condition()  # something is wanted, placed, granted or lost
+        self._changed = _Signal()  # something is wanted, placed, granted, lost or refused
         self._trouble: EtcdError | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._contests: set[asyncio.Task[None]] = set()
         self._outage = Outage()
+        self._puts = asyncio.Semaphore(_PUTS_AT_A_TIME)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is registered."""
-        return not self._intents
-
-    async def add(self, instance: Instance, timeout_s: float) -> Intent:
+    async def add(self, instance: Instance, timeout_s: float, *, required: bool = True) -> Intent:
         """Register; return when the key stands in etcd.
 
+        With ``required=False``, return after ``timeout_s`` also when etcd cannot be reached: the
+        instance is registered as soon as it can.
+
         Raises:
+            DuplicateInstanceError: A live process is registered under the same id.
             EtcdError: It could not be done within ``timeout_s`` seconds.  Nothing stays wanted then.
         """
-        intent = Intent(instance)
-        if self._codec.encode(instance)[0] in self._intents:
+        key, value = self._codec.encode(instance)
+        if key in self._intents:
             raise ConfigurationError(
                 f"{instance.service} at {instance.address} is already registered by this process"
             )
-        await self._want(intent, instance)
+        intent = self._intents[key] = Intent(instance, key)
+        intent.want(instance, value)
         self._start()
+        self._changed.tell()
         try:
             await self._until_placed(intent, timeout_s)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, EtcdUnavailableError) and not required:
+                return intent
             await self._forget(intent)
             if self._intents:  # the lease lives on, and a put whose answer was lost with it
                 await self._delete_quietly(intent)
@@ -104,7 +101,8 @@ class Registrar:
         Raises:
             EtcdError: It does not stand yet after ``timeout_s`` seconds; it stays wanted.
         """
-        await self._want(intent, instance)
+        intent.want(instance, self._codec.encode(instance)[1])
+        self._changed.tell()
         await self._until_placed(intent, timeout_s)
 
     async def withdraw(self, intent: Intent, *, settle_s: float, timeout_s: float) -> None:
@@ -113,35 +111,42 @@ class Registrar:
         An etcd that does not answer costs at most ``timeout_s``; the key then goes with its lease.
         """
         deadline = self._session.loop.time() + timeout_s
-        draining = dataclasses.replace(intent.instance, status=Status.DRAINING)
-        try:
-            await self.change(intent, draining, timeout_s)
-        except EtcdError as error:
-            _log.warning("cannot mark %s as draining: %s", intent.instance.address, error)
-        else:
-            await asyncio.sleep(settle_s)
-        left = deadline + settle_s - self._session.loop.time()
-        await self._delete_quietly(intent, max(0.1, left))
+        why = ""
+        if intent.stood and not intent.yielded:
+            draining = dataclasses.replace(intent.instance, status=Status.DRAINING)
+            try:
+                await self.change(intent, draining, timeout_s)
+            except EtcdError as error:
+                _log.warning("cannot mark %s as draining: %s", intent.instance.address, error)
+            else:
+                await asyncio.sleep(settle_s)
+        if not intent.yielded:
+            intent.leaving = True
+            left = deadline + settle_s - self._session.loop.time()
+            why = await self._delete_quietly(intent, max(0.1, left))
         await self._forget(intent)
+        emit(events.Withdrawn(intent.instance.service, intent.instance.address, why))
 
     async def close(self) -> None:
         """Stop keeping the lease."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._contests]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
+
+    def stands(self, intent: Intent) -> bool:
+        """Whether ``intent`` is in etcd, as far as etcd has told us."""
+        return self._lease.held and intent.stands(self._lease.generation)
 
     # What is wanted.
 
-    async def _want(self, intent: Intent, instance: Instance) -> None:
-        intent.key, intent.value = self._codec.encode(instance)
-        intent.instance = instance
-        intent.wanted += 1
-        self._intents[intent.key] = intent
-        await self._notify()
-
     async def _forget(self, intent: Intent) -> None:
         """Want it no longer; a lease that holds nothing is revoked, which also undoes half a put."""
+        intent.leaving = True
+        if intent.watch is not None:
+            self._session.watcher.remove(intent.watch)
+            intent.watch = None
         if self._intents.get(intent.key) is intent:
             del self._intents[intent.key]
         if not self._intents:
@@ -150,34 +155,44 @@ class Registrar:
                 await self._revoke()
 
     async def _until_placed(self, intent: Intent, timeout_s: float) -> None:
+        """Wait, for as long as a contest takes and ``timeout_s`` besides.
+
+        Raises:
+            DuplicateInstanceError: The contest is lost.
+            EtcdError: It does not stand yet.
+        """
         self._trouble = None
+
+        def decided() -> bool:
+            refused = intent.refusal is not None or isinstance(self._trouble, AuthenticationError)
+            return self.stands(intent) or refused
+
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(
-                    lambda: self._is_placed(intent) or isinstance(self._trouble, AuthenticationError)
-                )
+            async with asyncio.timeout(timeout_s) as limit:
+                while not decided():
+                    await self._changed.wait()
+                    if intent.contest:
+                        limit.reschedule(None)
+                    elif limit.when() is None:
+                        limit.reschedule(self._session.loop.time() + timeout_s)
         except TimeoutError:
             raise self._explain(intent, timeout_s) from None
-        if not self._is_placed(intent):
+        if intent.refusal is not None:
+            raise intent.refusal
+        if not self.stands(intent):
             raise self._explain(intent, timeout_s)
 
     def _explain(self, intent: Intent, timeout_s: float) -> EtcdError:
         """Why an instance is not in etcd, as an error of the right kind."""
-        trouble = self._trouble
-        if trouble is None:
+        instance, trouble = intent.instance, self._trouble
+        if intent.yielded:
+            trouble = EtcdError(f"another process has taken the key {intent.key.decode()!r}")
+        elif trouble is None:
             members = ", ".join(self._session.transport.members)
             trouble = EtcdUnavailableError(f"no etcd member answered in {timeout_s:g} s ({members})")
-        instance = intent.instance
         return type(trouble)(f"cannot register {instance.service} at {instance.address}: {trouble}")
 
-    def _is_placed(self, intent: Intent) -> bool:
-        return self._lease.held and intent.placed == (self._lease.generation, intent.wanted)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    # Making it so.
+    # The lease.
 
     def _start(self) -> None:
         if not self._tasks:
@@ -204,16 +219,16 @@ class Registrar:
                         continue
                 self._works(backoff)
             except Exception as error:  # noqa: BLE001 - whatever it is: the lease must be kept
-                await self._failed(error)
+                self._failed(error)
                 self._lease.failed(loop.time(), backoff.next_delay())
 
     async def _grant(self, ttl_s: int, now: float) -> None:
         request = rpc.LeaseGrantRequest(TTL=ttl_s)
         answer = await self._session.transport.call(methods.LEASE_GRANT, request)
         self._lease.granted(answer.ID, answer.TTL, now)
-        if self._lease.generation > 1:
-            _log.warning("the lease was lost; registering again under a new one")
-        await self._notify()
+        self._leases.add(answer.ID)
+        emit(events.LeaseGranted(answer.ID, answer.TTL, again=self._lease.generation > 1))
+        self._changed.tell()
 
     async def _keep_alive(self, lease_id: int, now: float) -> None:
         # On the wire a stream of one request and one answer is a unary call, and so it gets what a
@@ -223,112 +238,16 @@ class Registrar:
             methods.LEASE_KEEP_ALIVE, request, attempt_s=min(ATTEMPT_S, self._lease.ttl_s / 4)
         )
         self._lease.kept(answer.TTL, now)
-
-    async def _keep_keys(self) -> None:
-        backoff = self._backoff()
-        while True:
-            async with self._changed:
-                await self._changed.wait_for(self._missing)
-            try:
-                await asyncio.gather(*(self._place(intent) for intent in self._missing()))
-                self._works(backoff)
-            except Exception as error:  # noqa: BLE001 - whatever it is: the keys must stand
-                await self._failed(error)
-                await asyncio.sleep(backoff.next_delay())
-
-    def _missing(self) -> list[Intent]:
         if not self._lease.held:
-            return []
-        return [intent for intent in self._intents.values() if not self._is_placed(intent)]
+            emit(events.LeaseLost(lease_id))
 
-    def _works(self, backoff: Backoff) -> None:
-        backoff.reset()
-        lasted_s = self._outage.worked(self._session.loop.time())
-        if lasted_s is not None:
-            _log.warning("etcd takes registrations again, after %.1f s", lasted_s)
-
-    async def _failed(self, error: Exception) -> None:
-        if isinstance(error, EtcdError):
-            if self._outage.failed(self._session.loop.time()):
-                _log.warning("etcd takes no registrations, trying again: %s", error)
-            self._trouble = error
-        else:
-            _log.error("registration is behind, by a defect of this package", exc_info=error)
-        await self._notify()
-
-    async def _place(self, intent: Intent) -> None:
-        """Put the key under the lease, unless it already stands there as wanted."""
-        target = (self._lease.generation, intent.wanted)
-        lease_id, value = self._lease.lease_id, intent.value
-        request = rpc.TxnRequest(
-            compare=[
-                rpc.Compare(
-                    target=rpc.Compare.MOD,
-                    result=rpc.Compare.EQUAL,
-                    key=intent.key,
-                    mod_revision=intent.revision,
-                )
-            ],
-            success=[
-                rpc.RequestOp(request_put=rpc.PutRequest(key=intent.key, value=value, lease=lease_id))
-            ],
-            failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=intent.key))],
-        )
-        try:
-            answer = await self._session.transport.call(methods.TXN, request)
-        except EtcdError as error:
-            if _NO_LEASE not in str(error):
-                raise
-            self._lease.lost()
-            self._restart_lease()
-            return
-        if answer.succeeded:
-            intent.revision = answer.header.revision
-            intent.placed = target
-            await self._notify()
-            return
-        found = answer.responses[0].response_range.kvs
-        intent.revision = found[0].mod_revision if found else 0
-        ours = bool(found) and found[0].lease == lease_id
-        if ours and found[0].value == value:
-            intent.placed = target
-        elif not ours and intent.instance.status is Status.DRAINING:
-            intent.placed = target  # another process has taken the address over: it is no longer ours
-        await self._notify()
-
-    def _restart_lease(self) -> None:
-        """The keeper sleeps until the next beat of a lease that is gone: let it look at once."""
+    def _lease_lost(self) -> None:
+        """etcd does not know it any more, as we learned while its keeper sleeps until the next beat."""
+        emit(events.LeaseLost(self._lease.lease_id))
+        self._lease.lost()
         if self._tasks:
             self._tasks[0].cancel()
             self._tasks[0] = self._session.loop.create_task(self._keep_lease())
-
-    async def _delete(self, intent: Intent) -> None:
-        """Delete the key if it is still ours: another process may have taken the address over."""
-        request = rpc.TxnRequest(
-            compare=[
-                rpc.Compare(
-                    target=rpc.Compare.LEASE,
-                    result=rpc.Compare.EQUAL,
-                    key=intent.key,
-                    lease=self._lease.lease_id,
-                )
-            ],
-            success=[rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=intent.key))],
-        )
-        await self._session.transport.call(methods.TXN, request)
-
-    async def _delete_quietly(self, intent: Intent, timeout_s: float = 1.0) -> None:
-        """Delete, or say that the lease's end has to do it."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._delete(intent)
-        except (EtcdError, TimeoutError) as error:
-            _log.warning(
-                "%s could not be withdrawn from etcd; its key goes with its lease (TTL %d s): %s",
-                intent.instance.address,
-                self._lease.ttl_s,
-                error or "timed out",
-            )
 
     async def _revoke(self) -> None:
         lease_id = self._lease.lease_id
@@ -339,3 +258,210 @@ class Registrar:
             )
         except EtcdError as error:
             _log.info("the lease is left to expire: %s", error)
+
+    # The keys.
+
+    async def _keep_keys(self) -> None:
+        backoff = self._backoff()
+        while True:
+            missing = self._missing()
+            if not missing:
+                await self._changed.wait()
+                continue
+            try:
+                await asyncio.gather(*(self._place(intent) for intent in missing))
+                self._works(backoff)
+            except Exception as error:  # noqa: BLE001 - whatever it is: the keys must stand
+                self._failed(error)
+                await asyncio.sleep(backoff.next_delay())
+
+    def _missing(self) -> list[Intent]:
+        if not self._lease.held:
+            return []
+        generation = self._lease.generation
+        return [intent for intent in self._intents.values() if intent.missing(generation)]
+
+    def _works(self, backoff: Backoff) -> None:
+        backoff.reset()
+        lasted_s = self._outage.worked(self._session.loop.time())
+        if lasted_s is not None:
+            _log.warning("etcd takes registrations again, after %.1f s", lasted_s)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, EtcdError):
+            if self._outage.failed(self._session.loop.time()):
+                emit(events.RegistrationFailed(str(error)))
+            self._trouble = error
+        else:
+            _log.error("registration is behind, by a defect of this package", exc_info=error)
+        self._changed.tell()
+
+    async def _place(self, intent: Intent) -> None:
+        """Put the key under the lease, unless it already stands there as wanted."""
+        target = (self._lease.generation, intent.wanted)
+        lease_id, value = self._lease.lease_id, intent.value
+        try:
+            async with self._puts:
+                answer = await self._session.transport.call(methods.TXN, put_request(intent, lease_id))
+        except LeaseNotFoundError:
+            if self._lease.lease_id == lease_id:
+                self._lease_lost()
+            return
+        if answer.succeeded:
+            intent.revision = answer.header.revision
+            self._placed(intent, target)
+        else:
+            found = found_in(answer)
+            verdict = judge(
+                found,
+                value,
+                lease_id,
+                self._leases,
+                stood=intent.stood,
+                named=intent.instance.named,
+            )
+            self._carry_out(verdict, intent, found, target)
+        self._guard(intent, answer.header)
+        self._changed.tell()
+
+    def _carry_out(
+        self, verdict: Verdict, intent: Intent, found: Found | None, target: tuple[int, int]
+    ) -> None:
+        intent.revision = found.revision if found else 0
+        if verdict is Verdict.STANDS:
+            self._placed(intent, target)
+        elif verdict is Verdict.YIELD:
+            intent.yielded = True
+            self._tell_overtaken(intent)
+        elif verdict is Verdict.CONTEST and found is not None:
+            intent.yielded = True
+            intent.contest = found.lease
+            contest = self._session.loop.create_task(self._contest(intent))
+            self._contests.add(contest)
+            contest.add_done_callback(self._contests.discard)
+
+    def _placed(self, intent: Intent, target: tuple[int, int]) -> None:
+        lost = intent.lost or intent.placed[0] not in (0, target[0])
+        again, service, address = intent.stood, intent.instance.service, intent.instance.address
+        intent.placed, intent.stood, intent.lost = target, True, False
+        if lost:
+            emit(events.Registered(service, address, intent.key.decode(), again=again))
+
+    def _tell_overtaken(self, intent: Intent) -> None:
+        instance = intent.instance
+        emit(events.RegistrationOvertaken(instance.service, instance.address, intent.key.decode()))
+
+    def _guard(self, intent: Intent, header: rpc.ResponseHeader) -> None:
+        """Watch the key from here on."""
+        if intent.watch is None and not intent.leaving:
+            sink = _Guard(intent, self._changed)
+            watcher = self._session.watcher
+            intent.watch = watcher.add_key(intent.key, sink, header.revision, header.cluster_id)
+
+    async def _contest(self, intent: Intent) -> None:
+        """Find out whether the process that holds the key is alive; if it is not, the key is ours."""
+        holder, backoff = Holder(), self._backoff()
+        while intent.contest:
+            request = rpc.LeaseTimeToLiveRequest(ID=intent.contest)
+            now = self._session.loop.time()
+            try:
+                answer = await self._session.transport.call(methods.LEASE_TIME_TO_LIVE, request)
+            except EtcdUnavailableError as error:
+                self._failed(error)
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            except EtcdError as error:
+                self._settle_contest(intent, str(error))
+                return
+            life = holder.observe(answer.TTL, answer.grantedTTL, now)
+            if life is Life.ALIVE:
+                self._settle_contest(intent, "its process is alive")
+            elif life is Life.GONE:
+                self._settle_contest(intent, "")
+            else:
+                await asyncio.sleep(_LOOK_AT_HOLDER_S)
+
+    def _settle_contest(self, intent: Intent, against: str) -> None:
+        instance = intent.instance
+        intent.contest = 0
+        intent.yielded = bool(against)
+        if against:
+            intent.refusal = DuplicateInstanceError(
+                f"{instance.service} has an instance {instance.id!r} already ({against}): give every "
+                "instance an id of its own, or none"
+            )
+            self._tell_overtaken(intent)
+        self._changed.tell()
+
+    async def _delete_quietly(self, intent: Intent, timeout_s: float = 1.0) -> str:
+        """Delete the key if it is ours; return why its lease's end has to do it, if so."""
+        request = delete_request(intent, self._lease.lease_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._session.transport.call(methods.TXN, request)
+        except (EtcdError, TimeoutError) as error:
+            why = str(error) or "timed out"
+            _log.warning(
+                "%s could not be withdrawn from etcd; its key goes with its lease (TTL %d s): %s",
+                intent.instance.address,
+                self._lease.ttl_s,
+                why,
+            )
+            return why
+        return ""
+
+
+class _Guard:
+    """A sink: what becomes of the key of one intent."""
+
+    def __init__(self, intent: Intent, changed: _Signal) -> None:
+        self._intent = intent
+        self._changed = changed
+
+    def replace(self, entries: Sequence[Entry], revision: int) -> None:
+        """The key was listed again."""
+        if not entries:
+            self._gone(revision)
+        self.apply(entries, revision)
+
+    def apply(self, entries: Sequence[Entry], revision: int) -> None:
+        """The key was deleted, or put by us or another."""
+        del revision  # that of each entry counts
+        for entry in entries:
+            if entry.value is None:
+                self._gone(entry.revision)
+            elif entry.value != self._intent.value and entry.revision > self._intent.revision:
+                self._intent.doubt()
+        self._changed.tell()
+
+    def followed(self, yes: bool, why: str) -> None:
+        """The registrar's own requests tell whether etcd answers."""
+
+    def _gone(self, revision: int) -> None:
+        intent = self._intent
+        if revision <= intent.revision or intent.leaving:
+            return
+        if intent.stood and not intent.yielded:
+            instance = intent.instance
+            emit(events.KeyLost(instance.service, instance.address, intent.key.decode()))
+        intent.revision = 0
+        intent.vacant()
+
+
+class _Signal:
+    """Wakes everybody who waits.  On one event loop, so who checks and then waits misses nothing."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] | None = None
+
+    def tell(self) -> None:
+        """Wake those who wait now."""
+        waiting, self._next = self._next, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Until the next ``tell``."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._next)

@@ -312,7 +312,9 @@ def test_the_readme_has_every_argument_with_its_default(readme: str) -> None:
         arguments |= dict(inspect.signature(function).parameters)
     assert set(told) == set(arguments) - plain
     for name, parameter in arguments.items():
-        if isinstance(parameter.default, int | float):
+        if isinstance(parameter.default, bool):
+            assert told[name] == f"`{parameter.default}`", name
+        elif isinstance(parameter.default, int | float):
             assert told[name] == f"`{parameter.default:g}`", name
 
 

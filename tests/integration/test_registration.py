@@ -136,7 +136,7 @@ def test_a_restart_takes_its_own_key_over(etcd, service, raw):
 def test_withdrawing_spares_a_key_that_another_process_has_taken_over(etcd, service, raw):
     theirs = b'{"Op":0,"Addr":"127.0.0.1:5000"}'
     with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0):
-        raw.put(f"{service}/127.0.0.1:5000", theirs)
+        raw.put(f"{service}/127.0.0.1:5000", theirs, raw.grant(60))
     assert [kv.value for kv in raw.get(f"{service}/").values()] == [theirs]
 
 

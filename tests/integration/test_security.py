@@ -70,7 +70,7 @@ def test_with_user_and_password_everything_works_beyond_the_tokens_end(guarded, 
 
 def test_a_wrong_password_is_told_and_not_shown(guarded, service):
     with pytest.raises(etcd_grpc.AuthenticationError) as caught:
-        etcd_grpc.register(service, port=5000, etcd=config(guarded, "wrong-horse"), timeout_s=3)
+        etcd_grpc.register(service, port=5000, etcd=config(guarded, "wrong-horse"), timeout_s=10)
     assert "ETCDCTL_PASSWORD" in str(caught.value)
     assert "wrong-horse" not in str(caught.value)
 

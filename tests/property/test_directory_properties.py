@@ -7,12 +7,18 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etcd_grpc.address import AddressPolicy
 from etcd_grpc.codec import Entry, NamingCodec
-from etcd_grpc.directory import Directory
+from etcd_grpc.directory import Directory, Rejected
+from etcd_grpc.guard import DisappearanceGuard
 from etcd_grpc.model import Change, Endpoint, Instance, Put
 
 NAMES = ["a", "b", "c", "d", "e"]
 GARBAGE = [b"", b"{", b'{"Addr":"10.0.0.5"}', b"\xff"]
+
+
+def fresh_directory(hold_s: float = 0.0) -> Directory:
+    return Directory(NamingCodec(), AddressPolicy(), DisappearanceGuard(hold_s))
 
 
 def value_of(name: str, weight: int) -> bytes:
@@ -60,20 +66,20 @@ def apply_to(view: dict[str, Endpoint], changes: Iterable[Change]) -> None:
 
 
 def rebuilt(entries: Iterable[Entry], revision: int) -> Directory:
-    directory = Directory(NamingCodec())
-    directory.replace(entries, revision)
+    directory = fresh_directory()
+    directory.replace(entries, revision, 0.0)
     return directory
 
 
-def folded(transactions: list[list[Entry]]) -> tuple[Directory, dict[str, Endpoint], list[str]]:
+def folded(transactions: list[list[Entry]]) -> tuple[Directory, dict[str, Endpoint], list[Rejected]]:
     """A directory that was told every transaction, a subscriber's view, and all complaints."""
-    directory = Directory(NamingCodec())
+    directory = fresh_directory()
     view: dict[str, Endpoint] = {}
-    complaints: list[str] = []
+    complaints: list[Rejected] = []
     for transaction in transactions:
-        result = directory.apply(transaction, transaction[0].revision)
+        result = directory.apply(transaction, transaction[0].revision, 0.0)
         apply_to(view, result.update.changes)
-        complaints += result.complaints
+        complaints += result.rejected
         assert view == dict(directory.endpoints)
     return directory, view, complaints
 
@@ -101,8 +107,8 @@ def test_every_bad_entry_is_complained_about_once(history: list[dict[bytes, byte
     directory, _, complaints = folded(transactions)
     bad = sum(entry.value in GARBAGE for transaction in transactions for entry in transaction)
     assert len(complaints) == bad
-    again = directory.replace(live(transactions).values(), len(transactions))
-    assert again.complaints == ()
+    again = directory.replace(live(transactions).values(), len(transactions), 0.0)
+    assert again.rejected == ()
     assert again.update.changes == ()
 
 
@@ -114,7 +120,7 @@ def test_replace_is_the_same_as_applying_what_happened_since(
     missed = entries_of(since, len(known) + 1)
     followed, _, _ = folded(known + missed)
     relisted, view, _ = folded(known)
-    result = relisted.replace(live(known + missed).values(), len(known) + len(missed))
+    result = relisted.replace(live(known + missed).values(), len(known) + len(missed), 0.0)
     apply_to(view, result.update.changes)
     assert view == dict(relisted.endpoints) == dict(followed.endpoints)
     assert relisted.skipped == followed.skipped
@@ -128,7 +134,7 @@ def test_replace_touches_each_key_once_and_only_those_that_differ(
     known = entries_of(before)
     missed = entries_of(since, len(known) + 1)
     directory, view, _ = folded(known)
-    result = directory.replace(live(known + missed).values(), len(known) + len(missed))
+    result = directory.replace(live(known + missed).values(), len(known) + len(missed), 0.0)
     touched = [change.key for change in result.update.changes]
     assert len(set(touched)) == len(touched)
     after = dict(directory.endpoints)
@@ -141,18 +147,36 @@ def test_how_events_are_grouped_does_not_matter(
 ) -> None:
     transactions = entries_of(history)
     one_by_one, _, _ = folded(transactions)
-    grouped = Directory(NamingCodec())
+    grouped = fresh_directory()
     for start in range(0, len(transactions), size):
         batch = [entry for transaction in transactions[start : start + size] for entry in transaction]
-        grouped.apply(batch, batch[-1].revision)
+        grouped.apply(batch, batch[-1].revision, 0.0)
     assert list(grouped.endpoints.items()) == list(one_by_one.endpoints.items())
 
 
 @given(histories)
 def test_events_that_come_twice_change_nothing(history: list[dict[bytes, bytes | None]]) -> None:
-    directory = Directory(NamingCodec())
+    directory = fresh_directory()
     for transaction in entries_of(history):
-        directory.apply(transaction, transaction[0].revision)
-        again = directory.apply(transaction, transaction[0].revision)
+        directory.apply(transaction, transaction[0].revision, 0.0)
+        again = directory.apply(transaction, transaction[0].revision, 0.0)
         assert again.update.changes == ()
-        assert again.complaints == ()
+        assert again.rejected == ()
+
+
+@given(histories, st.lists(st.floats(0, 30), min_size=25, max_size=25))
+def test_whatever_is_kept_the_changes_add_up_and_in_the_end_it_is_etcds_view(
+    history: list[dict[bytes, bytes | None]], pauses: list[float]
+) -> None:
+    directory = fresh_directory(60.0)
+    view: dict[str, Endpoint] = {}
+    now = 0.0
+    transactions = entries_of(history)
+    for transaction, pause in zip(transactions, pauses, strict=False):
+        now += pause
+        apply_to(view, directory.give_up(now).update.changes)
+        apply_to(view, directory.apply(transaction, transaction[0].revision, now).update.changes)
+        assert view == dict(directory.endpoints)
+        assert directory.held <= view.keys()
+    apply_to(view, directory.give_up(now + 61).update.changes)
+    assert view == dict(rebuilt(live(transactions).values(), len(transactions)).endpoints)

@@ -1,6 +1,6 @@
 """A server in its own process that answers in all four shapes and says who it is.
 
-    python echo_server.py [--port P] [--register SERVICE --ttl N] [--slow-s S]
+    python echo_server.py [--port P] [--register SERVICE --id ID --ttl N] [--slow-s S]
 
 Prints ``ready ADDRESS``.  SIGTERM leaves in order: withdraw, finish, stop.
 """
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--register", default="")
+    parser.add_argument("--id")
     parser.add_argument("--ttl", type=int, default=5)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -83,7 +84,9 @@ def main() -> None:
     server.start()
     try:
         if arguments.register:
-            with etcd_grpc.register(arguments.register, address=address, ttl_s=arguments.ttl):
+            with etcd_grpc.register(
+                arguments.register, address=address, id=arguments.id, ttl_s=arguments.ttl
+            ):
                 print("ready", address, flush=True)
                 server.wait_for_termination()
         else:

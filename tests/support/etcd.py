@@ -57,6 +57,13 @@ class RawEtcd:
         request = rpc.RangeRequest(key=prefix.encode(), range_end=prefix_end(prefix.encode()))
         return {kv.key.decode(): kv for kv in self.call(methods.RANGE, request).kvs}
 
+    def grant(self, ttl_s: int) -> int:
+        """A new lease."""
+        return int(self.call(methods.LEASE_GRANT, rpc.LeaseGrantRequest(TTL=ttl_s)).ID)
+
+    def keep_alive(self, lease: int) -> None:
+        self.call(methods.LEASE_KEEP_ALIVE, rpc.LeaseKeepAliveRequest(ID=lease))
+
     def revoke(self, lease: int) -> None:
         self.call(methods.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease))
 

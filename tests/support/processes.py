@@ -16,10 +16,20 @@ SERVER = Path(__file__).with_name("echo_server.py")
 class EchoServer:
     """One echo server; ended with the ``with`` block at the latest."""
 
-    def __init__(self, *, register: str = "", etcd: str = "", port: int = 0, ttl_s: int = 5) -> None:
+    def __init__(
+        self,
+        *,
+        register: str = "",
+        identity: str = "",
+        etcd: str = "",
+        port: int = 0,
+        ttl_s: int = 5,
+    ) -> None:
         command = [sys.executable, str(SERVER), "--port", str(port), "--ttl", str(ttl_s)]
         if register:
             command += ["--register", register]
+        if identity:
+            command += ["--id", identity]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

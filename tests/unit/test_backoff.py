@@ -50,8 +50,8 @@ def test_initial_delay_above_the_cap_is_capped() -> None:
     assert delays(Backoff(_Middle(), initial_s=5.0, max_s=2.0, free=0), 1) == [2.0]
 
 
-@pytest.mark.parametrize(("high", "factor"), [(False, 0.8), (True, 1.2)])
-def test_jitter_is_a_fifth_either_way(high: bool, factor: float) -> None:
+@pytest.mark.parametrize(("high", "factor"), [(False, 0.5), (True, 1.5)])
+def test_jitter_is_a_half_either_way(high: bool, factor: float) -> None:
     backoff = Backoff(_Edge(high=high), initial_s=1.0, max_s=2.0, free=0)
     assert delays(backoff, 3) == pytest.approx([factor, 1.6 * factor, 2.0 * factor])
 

@@ -32,6 +32,8 @@ def test_paths_are_etcds_own() -> None:
         "/etcdserverpb.Lease/LeaseGrant",
         "/etcdserverpb.Lease/LeaseRevoke",
         "/etcdserverpb.Lease/LeaseKeepAlive",
+        "/etcdserverpb.Lease/LeaseTimeToLive",
+        "/grpc.health.v1.Health/Check",
         "/etcdserverpb.Auth/Authenticate",
     }
 

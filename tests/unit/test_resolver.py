@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from etcd_grpc.codec import Entry, NamingCodec
+from etcd_grpc.config import EtcdConfig
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.model import Change, Endpoint, Instance, Put, Remove
 from etcd_grpc.resolver import Resolver, Subscription
+from etcd_grpc.telemetry import Event, events, listen
 
 
 class InMemorySession:
     """Remembers what is watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cache_dir: Path | None = None) -> None:
+        self.loop = loop
+        self.config = EtcdConfig(("10.0.0.1:2379", "10.0.0.2:2379"), cache_dir=cache_dir)
         self.watcher = self
         self.transport = SimpleNamespace(members=("10.0.0.1:2379", "10.0.0.2:2379"))
         self.watched: dict[int, bytes] = {}
@@ -50,8 +55,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def session() -> InMemorySession:
-    return InMemorySession()
+def session(loop: asyncio.AbstractEventLoop) -> InMemorySession:
+    return InMemorySession(loop)
 
 
 @pytest.fixture
@@ -247,3 +252,105 @@ def test_without_etcd_the_view_stays_and_is_marked(resolver: Resolver) -> None:
     resolver.followed(True, "")
     assert resolver.snapshot().connected
     assert "revision 7" in resolver.status()
+
+
+def test_view_that_is_not_etcds_says_for_how_long(resolver: Resolver) -> None:
+    resolver.replace([entry("a", 1)], 7)
+    assert resolver.snapshot().stale_s == 0
+    resolver.followed(False, "no route to host")
+    first = resolver.snapshot().stale_s
+    resolver.followed(False, "no route to host")
+    assert 0 <= first <= resolver.snapshot().stale_s < 60
+    resolver.followed(True, "")
+    assert resolver.snapshot().stale_s == 0
+
+
+def test_those_who_vanish_together_are_kept_and_marked(
+    resolver: Resolver, loop: asyncio.AbstractEventLoop
+) -> None:
+    subscriber = Subscriber(loop)
+    resolver.subscribe(subscriber.subscription)
+    resolver.replace([entry("a", 1), entry("b", 1)], 1)
+    resolver.replace([], 5)
+    run(loop)
+    assert len(subscriber.deliveries) == 1
+    snapshot = resolver.snapshot()
+    assert set(snapshot.endpoints) == set(snapshot.held) == {"greeter/a:50051", "greeter/b:50051"}
+    resolver.unsubscribe(subscriber.subscription)
+
+
+def test_what_happens_is_told_to_listeners(resolver: Resolver) -> None:
+    told: list[Event] = []
+    with listen(told.append):
+        resolver.replace([entry("a", 1), Entry(b"greeter/x", b"{", 2)], 2)
+        resolver.apply([entry("b", 3)], 3)
+        resolver.followed(False, "gone")
+        resolver.followed(True, "")
+        resolver.replace([], 9)
+    assert [type(event) for event in told] == [
+        events.EntryRejected,
+        events.Changed,
+        events.Resolved,
+        events.Changed,
+        events.Stale,
+        events.Fresh,
+        events.HoldStarted,
+        events.Relisted,
+    ]
+    assert resolver.snapshot().rejected == 0
+
+
+async def cached_resolver(folder: Path) -> Resolver:
+    loop = asyncio.get_running_loop()
+    return Resolver(cast("Session", InMemorySession(loop, folder)), "greeter", NamingCodec())
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_view_is_saved_and_a_start_without_etcd_begins_with_it(tmp_path: Path) -> None:
+    first = await cached_resolver(tmp_path / "cache")
+    subscriber = Subscriber(asyncio.get_running_loop())
+    first.subscribe(subscriber.subscription)
+    first.replace([entry("a", 1), entry("b", 1)], 1)
+    first.unsubscribe(subscriber.subscription)  # what was not saved yet is saved then
+    await until(lambda: list((tmp_path / "cache").glob("*.json")))
+
+    told: list[Event] = []
+    second = await cached_resolver(tmp_path / "cache")
+    again = Subscriber(asyncio.get_running_loop())
+    with listen(told.append):
+        second.subscribe(again.subscription)
+        await until(lambda: second.resolved)
+        await until(lambda: again.deliveries)
+    assert again.deliveries == [(Put(endpoint("a", 1)), Put(endpoint("b", 1)))]
+    assert not second.connected
+    assert second.snapshot().stale_s >= 0
+    assert [type(event) for event in told] == [events.Changed, events.SnapshotLoaded]
+
+    second.replace([entry("b", 1), entry("c", 2)], 2)  # etcd is back, and a is not held
+    second.followed(True, "")
+    await until(lambda: len(again.deliveries) == 2)
+    assert again.deliveries[1] == (Put(endpoint("c", 2)), Remove("greeter/a:50051"))
+    assert second.snapshot().stale_s == 0
+    second.unsubscribe(again.subscription)
+    await asyncio.sleep(0.1)
+
+
+async def test_answer_of_etcd_is_worth_more_than_what_was_saved(tmp_path: Path) -> None:
+    first = await cached_resolver(tmp_path)
+    subscriber = Subscriber(asyncio.get_running_loop())
+    first.subscribe(subscriber.subscription)
+    first.replace([entry("a", 1)], 1)
+    first.unsubscribe(subscriber.subscription)
+    await until(lambda: list(tmp_path.glob("*.json")))
+    second = await cached_resolver(tmp_path)
+    late = Subscriber(asyncio.get_running_loop())
+    second.subscribe(late.subscription)
+    second.replace([], 9)
+    await asyncio.sleep(1)  # longer than the patience after which the file is read
+    assert second.snapshot().endpoints == {}
+    second.unsubscribe(late.subscription)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
@@ -11,7 +12,9 @@ from etcd_grpc.errors import (
     EtcdError,
     EtcdUnavailableError,
 )
-from etcd_grpc.etcd.transport import _credentials, _StaleTokenError, _translate
+from etcd_grpc.etcd import rpc_pb2 as rpc
+from etcd_grpc.etcd.failure import LeaseNotFoundError, StaleTokenError, translate
+from etcd_grpc.etcd.transport import _credentials
 
 Code = grpc.StatusCode
 
@@ -32,7 +35,7 @@ class Failure(grpc.RpcError):
 
 
 def translated(code: grpc.StatusCode, details: str | None) -> EtcdError:
-    return _translate(Failure(code, details), "/etcdserverpb.KV/Range", "10.0.0.1:2379")
+    return translate(Failure(code, details), "/etcdserverpb.KV/Range", "10.0.0.1:2379")
 
 
 # The details are etcd 3.5's own.
@@ -44,7 +47,7 @@ def translated(code: grpc.StatusCode, details: str | None) -> EtcdError:
         (Code.UNAVAILABLE, "etcdserver: request timed out", EtcdUnavailableError),
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", EtcdUnavailableError),
         (Code.CANCELLED, "Channel closed!", EtcdUnavailableError),
-        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", _StaleTokenError),
+        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", StaleTokenError),
         (
             Code.INVALID_ARGUMENT,
             "etcdserver: authentication failed, invalid user ID or password",
@@ -55,7 +58,8 @@ def translated(code: grpc.StatusCode, details: str | None) -> EtcdError:
         (Code.PERMISSION_DENIED, "etcdserver: permission denied", AuthenticationError),
         (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", EtcdError),
         (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted", EtcdError),
-        (Code.NOT_FOUND, "etcdserver: requested lease not found", EtcdError),
+        (Code.NOT_FOUND, "etcdserver: requested lease not found", LeaseNotFoundError),
+        (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old", StaleTokenError),
         (Code.UNKNOWN, None, EtcdError),
     ],
 )
@@ -76,7 +80,41 @@ def test_message_names_the_code_where_there_are_no_words() -> None:
 
 
 def test_refused_credentials_say_where_they_come_from() -> None:
-    assert "ETCDCTL_USER" in str(translated(Code.PERMISSION_DENIED, "etcdserver: permission denied"))
+    details = "etcdserver: authentication failed, invalid user ID or password"
+    assert "ETCDCTL_USER" in str(translated(Code.INVALID_ARGUMENT, details))
+
+
+@pytest.mark.parametrize(
+    ("request_", "hint"),
+    [
+        (rpc.RangeRequest(key=b"a/", range_end=b"a0"), "read permission on prefix 'a/'"),
+        (rpc.RangeRequest(key=b"a/1"), "read permission on key 'a/1'"),
+        (rpc.TxnRequest(compare=[rpc.Compare(key=b"a/1")]), "readwrite permission on key 'a/1'"),
+    ],
+)
+def test_missing_permission_is_named_with_its_keys(request_: Message, hint: str) -> None:
+    failure = Failure(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+    error = translate(failure, "/etcdserverpb.KV/Range", "m", user="app", request=request_)
+    assert type(error) is AuthenticationError
+    assert hint in str(error)
+
+
+def test_full_etcd_names_its_alarm_and_the_way_out() -> None:
+    said = str(translated(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"))
+    assert "NOSPACE alarm" in said
+    assert "alarm disarm" in said
+
+
+@pytest.mark.parametrize(
+    ("details", "hint"),
+    [
+        ("SSL routines: CERTIFICATE_VERIFY_FAILED: certificate has expired", "ETCDCTL_CACERT"),
+        ("Peer name 127.0.0.1 is not in peer certificate", "another name"),
+        ("SSL routines:WRONG_VERSION_NUMBER", "does not speak TLS"),
+    ],
+)
+def test_tls_failure_says_what_to_look_at(details: str, hint: str) -> None:
+    assert hint in str(translated(Code.UNAVAILABLE, details))
 
 
 def test_without_tls_there_are_no_credentials() -> None:

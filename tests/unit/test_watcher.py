@@ -78,7 +78,7 @@ class Stream:
         self._responses.put_nowait(response)
 
     def tell(self, watch: rpc.WatchCreateRequest, event: rpc.Event) -> None:
-        if watch.key <= event.kv.key < watch.range_end:
+        if event.kv.key == watch.key or watch.key <= event.kv.key < watch.range_end:
             self.say(rpc.WatchResponse(watch_id=watch.watch_id, events=[event]))
 
     def fail(self, why: str) -> None:
@@ -103,6 +103,11 @@ class Etcd:
         self.members = ("10.0.0.1:2379", "10.0.0.2:2379")
         self.member = self.members[0]
         self.last_error = ""
+        self.user = "app"
+        self.on_silence: Callable[[str], None] = lambda _member: None
+        self.silent: set[str] = set()  # members that answer nothing
+        self.asked: list[str] = []  # whom the driver has asked for a sign of life
+        self.spreads = 0
 
     def put(self, key: bytes, value: bytes = b"v") -> None:
         self._write(rpc.Event(kv=rpc.KeyValue(key=key, value=value)))
@@ -141,6 +146,15 @@ class Etcd:
     def rotate(self, away_from: str) -> None:
         others = [member for member in self.members if member != away_from]
         self.member = others[0]
+
+    def spread(self) -> bool:
+        self.spreads += 1
+        self.rotate(self.member)
+        return True
+
+    async def answers(self, member: str) -> bool:
+        self.asked.append(member)
+        return member not in self.silent
 
     def forget_token(self) -> None:
         self.tokens_forgotten += 1
@@ -295,7 +309,9 @@ async def test_refused_watch_is_made_again_with_a_new_token(etcd: Etcd, watcher:
     sink = Sink()
     watcher.add(b"a/", sink)
     await until(lambda: etcd.tokens_forgotten > 0)
-    assert sink.troubles[0] == "etcd refused the watch: permission denied"
+    trouble = sink.troubles[0]
+    assert trouble.startswith("etcd refused the watch: permission denied: user 'app' needs")
+    assert "read permission on prefix 'a/'" in trouble
     etcd.refusals.clear()
     await until(lambda: sink.is_followed)
     etcd.put(b"a/1")
@@ -340,7 +356,7 @@ def test_forbidden_prefix_is_asked_for_now_and_then_and_disturbs_no_other(etcd: 
 
     with asyncio.Runner(loop_factory=_VirtualTime) as runner:
         runner.run(for_a_minute())
-    refusals = forbidden.troubles.count("etcd refused the watch: permission denied")
+    refusals = sum("etcd refused the watch: permission denied" in why for why in forbidden.troubles)
     assert 10 <= refusals <= 62  # it goes on, at most once a second
     assert len(etcd.streams) == 2  # one more, for a new token
     assert len(allowed.troubles) == 1
@@ -446,3 +462,77 @@ async def test_store_that_went_back_is_no_refusal_and_costs_no_second_stream(
     assert sink.troubles == ["restarted"]
     assert etcd.tokens_forgotten == 0
     assert len(etcd.streams) == 2
+
+
+def in_virtual_time(etcd: Etcd, sink: Sink, script: Callable[[Watcher], Any], **options: float) -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        watcher = Watcher(cast("Transport", etcd), loop, random.Random(1), **options)
+        watcher.add(b"a/", sink)
+        await asyncio.sleep(0.5)
+        await script(watcher)
+        watcher.close()
+
+    with asyncio.Runner(loop_factory=_VirtualTime) as runner:
+        runner.run(play())
+
+
+def test_silent_member_is_asked_for_a_sign_of_life_and_left_without_one(etcd: Etcd) -> None:
+    sink = Sink()
+
+    async def stops(_: Watcher) -> None:
+        await asyncio.sleep(30)
+        assert len(etcd.streams) == 1  # it answers, so nothing is wrong with silence
+        assert 3 <= len(etcd.asked) <= 7
+        etcd.silent.add(etcd.member)
+        await asyncio.sleep(6)
+        assert sink.troubles == [f"etcd member {etcd.members[0]} does not answer any more"]
+        assert etcd.member == etcd.members[1]
+        assert sink.is_followed
+
+    in_virtual_time(etcd, sink, stops)
+
+
+def test_member_that_did_not_answer_a_request_is_asked_at_once(etcd: Etcd) -> None:
+    sink = Sink()
+
+    async def stops(_: Watcher) -> None:
+        etcd.silent.add(etcd.member)
+        etcd.on_silence("10.0.0.9:2379")
+        await asyncio.sleep(0.1)
+        assert not etcd.asked  # that is another member
+        etcd.on_silence(etcd.member)
+        await asyncio.sleep(0.1)
+        assert etcd.member == etcd.members[1]
+
+    in_virtual_time(etcd, sink, stops)
+
+
+def test_connection_of_age_moves_to_another_member_without_a_gap(etcd: Etcd) -> None:
+    sink = Sink()
+
+    async def ages(_: Watcher) -> None:
+        await asyncio.sleep(150)
+        etcd.put(b"a/1")
+        await asyncio.sleep(1)
+        assert sink.view == {b"a/1": b"v"}
+
+    in_virtual_time(etcd, sink, ages, max_age_s=100)
+    assert etcd.spreads == 1
+    assert len(etcd.streams) == 2
+    assert not sink.troubles
+    assert sink.replaced == 1
+
+
+async def test_one_key_that_is_known_already_is_followed_without_a_list(
+    etcd: Etcd, watcher: Watcher
+) -> None:
+    etcd.put(b"a/1")
+    sink = Sink()
+    watcher.add_key(b"a/1", sink, etcd.revision, etcd.cluster_id)
+    await until(lambda: sink.is_followed)
+    etcd.put(b"a/11")
+    etcd.delete(b"a/1")
+    await until(lambda: bool(sink.applied))
+    assert [(entry.key, entry.value) for entry in sink.applied] == [(b"a/1", None)]
+    assert etcd.lists == 0

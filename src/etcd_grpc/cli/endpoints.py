@@ -82,7 +82,10 @@ def _watch(view: ServiceView, *, as_json: bool) -> None:
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:
-    return one.connected == other.connected and one.endpoints == other.endpoints
+    def told(snapshot: Snapshot) -> tuple[object, ...]:
+        return snapshot.connected, snapshot.endpoints, snapshot.held, snapshot.rejected
+
+    return told(one) == told(other)
 
 
 def _show(snapshot: Snapshot, status: str, *, as_json: bool) -> None:
@@ -94,21 +97,32 @@ def _show(snapshot: Snapshot, status: str, *, as_json: bool) -> None:
 
 
 def _table(snapshot: Snapshot, status: str) -> RenderableType:
-    told = "" if snapshot.connected else "; may be out of date"
     count = len(snapshot.endpoints)
-    head = f"{printable(snapshot.service)}: {count} registered; {printable(status)}{told}"
+    head = f"{printable(snapshot.service)}: {count} registered; {printable(status)}{_doubts(snapshot)}"
     table = Table(box=None, pad_edge=False)
     for heading in ("ADDRESS", "STATUS", "WEIGHT", "ZONE", "VERSION", "ID"):
         table.add_column(heading, overflow="fold")
     for endpoint in sorted(snapshot.endpoints.values(), key=lambda endpoint: endpoint.key):
-        table.add_row(*_cells(endpoint))
+        table.add_row(*_cells(endpoint, endpoint.key in snapshot.held))
     return Group(Text(head), table) if count else Text(head)
 
 
-def _cells(endpoint: Endpoint) -> list[Text]:
+def _doubts(snapshot: Snapshot) -> str:
+    """What is to be known of the view besides itself."""
+    doubts = []
+    if not snapshot.connected:
+        doubts.append(f"may be out of date ({snapshot.stale_s:.0f} s old)")
+    if snapshot.held:
+        doubts.append(f"{len(snapshot.held)} vanished from etcd together, and are kept for a minute")
+    if snapshot.rejected:
+        doubts.append(f"{snapshot.rejected} entries skipped")
+    return "".join(f"; {doubt}" for doubt in doubts)
+
+
+def _cells(endpoint: Endpoint, held: bool) -> list[Text]:
     fields = (
         endpoint.address,
-        endpoint.status.value,
+        "vanished" if held else endpoint.status.value,
         f"{endpoint.weight:g}",
         endpoint.zone,
         endpoint.version,
@@ -124,7 +138,12 @@ def _json(snapshot: Snapshot) -> str:
             "service": snapshot.service,
             "revision": snapshot.revision,
             "connected": snapshot.connected,
-            "endpoints": [_fields(endpoint) for endpoint in snapshot.endpoints.values()],
+            "stale_s": round(snapshot.stale_s, 1),
+            "rejected": snapshot.rejected,
+            "endpoints": [
+                _fields(endpoint) | {"held": endpoint.key in snapshot.held}
+                for endpoint in snapshot.endpoints.values()
+            ],
         }
     )
     return text.replace("\x7f", "\\u007f")

@@ -1,9 +1,10 @@
 """The layout of etcd's own naming package, ``go.etcd.io/etcd/client/v3/naming``: our default.
 
-Key ``<service>/<address>``; value ``{"Op":0,"Addr":"10.0.0.5:50051","Metadata":...}``.  Readers trust
-the event's type and ignore the stored ``Op``; ``Metadata`` may be any JSON.  Our own fields stand in
-it as an object, and an entry that has none of them (another program wrote it) is an endpoint with
-defaults.  The bytes written are those that Go's ``json.Marshal`` would write.
+Key ``<service>/<address>``, or ``<service>/<id>`` for an id that the user has chosen; value
+``{"Op":0,"Addr":"10.0.0.5:50051","Metadata":...}``.  Readers trust the event's type and ignore the
+stored ``Op``; ``Metadata`` may be any JSON.  Our own fields stand in it as an object, and an entry that
+has none of them (another program wrote it) is an endpoint with defaults.  The bytes written are those
+that Go's ``json.Marshal`` would write.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class NamingCodec:
                 f"the instance takes {len(encoded)} bytes in etcd; the most is {MAX_VALUE_BYTES}: "
                 "shorten its metadata"
             )
-        return f"{instance.service}/{instance.address}".encode(), encoded
+        name = instance.id if instance.named else instance.address
+        return f"{instance.service}/{name}".encode(), encoded
 
     def decode(self, entry: Entry) -> Endpoint:
         if entry.value is None or len(entry.value) > MAX_VALUE_BYTES:

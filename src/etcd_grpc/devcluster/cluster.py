@@ -1,7 +1,7 @@
 """An etcd cluster of local processes, for tests and demonstrations: start, break, mend, forget.
 
-Everything listens on the loopback interface only, without TLS or authentication.  A cluster without
-a ``data_dir`` lives in a temporary directory.  Nothing of it is left once this process has ended,
+Everything listens on the loopback interface only.  A cluster without a ``data_dir`` lives in a
+temporary directory.  Nothing of it is left once this process has ended,
 however it ended: see :mod:`etcd_grpc.devcluster.children`.
 """
 
@@ -16,10 +16,12 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from etcd_grpc.devcluster import metrics
 from etcd_grpc.devcluster.binary import check_binary, find_etcd_binary
 from etcd_grpc.devcluster.formation import READY_TIMEOUT_S, STOP_GRACE_S, Formation, Plan
 from etcd_grpc.devcluster.member import Member, Node, Settings
 from etcd_grpc.devcluster.membership import await_healthy, await_leader, join, leave, majority
+from etcd_grpc.devcluster.proxies import Proxies
 from etcd_grpc.errors import ConfigurationError, EtcdUnavailableError
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from etcd_grpc.devcluster.admin import Admin
+    from etcd_grpc.devcluster.tls import TlsFiles
+
 __all__ = ["Cluster"]
+
+_METRICS_TIMEOUT_S = 5.0
 
 _running: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
@@ -39,7 +46,8 @@ class Cluster:
     same ports) at the next start; it is never removed.  ``binary``: the etcd program, instead of
     what :func:`~etcd_grpc.devcluster.find_etcd_binary` finds.  ``client_ports``: one for each
     member, instead of free ones.  ``heartbeat_ms``, ``election_ms``: raft's clock; the defaults are
-    half of etcd's.  ``extra_args``: more arguments for every member.
+    half of etcd's.  ``extra_args``: more arguments for every member.  ``tls``: serve clients over TLS
+    with these files.  ``partitionable``: put a proxy between the members, for :meth:`partition`.
 
     Members are counted from 0 and named ``etcd-0``, ``etcd-1`` and so on.  With a data directory,
     each one's log is the file ``NAME.log`` in it.
@@ -58,6 +66,8 @@ class Cluster:
         heartbeat_ms: int = 50,
         election_ms: int = 500,
         extra_args: Sequence[str] = (),
+        tls: TlsFiles | None = None,
+        partitionable: bool = False,
     ) -> None:
         if members < 1:
             raise ConfigurationError(f"a cluster has at least 1 member, not {members}")
@@ -70,6 +80,8 @@ class Cluster:
         self._heartbeat_ms = heartbeat_ms
         self._election_ms = election_ms
         self._extra_args = tuple(extra_args)
+        self._tls = tls
+        self._partitionable = partitionable
         self._formation: Formation | None = None
         self._restarting = threading.Lock()
 
@@ -77,9 +89,11 @@ class Cluster:
     def endpoints(self) -> tuple[str, ...]:
         """``host:port`` for the clients of each member, in order; empty before the first start.
 
-        They stay the same whatever happens to the members.
+        They stay the same whatever happens to the members.  With TLS ``https://host:port``.
         """
-        return tuple(node.client_address for node in self._nodes)
+        if self._tls is None:
+            return tuple(node.client_address for node in self._nodes)
+        return tuple(node.client_url for node in self._nodes)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -88,7 +102,37 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """The variables with which etcdctl, and this package, find the cluster."""
-        return {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": ",".join(self.endpoints)}
+        files = {} if self._tls is None else self._tls.environment()
+        return {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": ",".join(self.endpoints), **files}
+
+    @property
+    def admin(self) -> Admin:
+        """What an operator can do: compaction, alarms, users.
+
+        Raises:
+            RuntimeError: the cluster is not started.
+        """
+        return self._started().admin
+
+    def metrics(self, index: int) -> dict[str, float]:
+        """A member's Prometheus metrics, by name and labels as etcd writes them.
+
+        Raises:
+            EtcdUnavailableError: it does not answer.
+        """
+        return metrics.parsed(self._started().nodes[index].door.get("/metrics", _METRICS_TIMEOUT_S))
+
+    def through_proxies(self) -> Proxies:
+        """A breakable proxy before each member, for a ``with`` block: see :class:`Proxies`.
+
+        Clients that are given its ``endpoints`` instead of the cluster's can be cut off from one
+        member or from all of etcd.
+
+        Raises:
+            RuntimeError: the cluster is not started.
+        """
+        self._started()
+        return Proxies(self.endpoints)
 
     def start(self) -> Self:
         """Start all members and wait until each is healthy.
@@ -122,18 +166,22 @@ class Cluster:
     def leader(self, timeout_s: float = 10.0) -> int:
         """The index of the member that leads, as soon as a majority agrees on one.
 
+        In a partition it is the leader of the larger side: one that was cut off still takes itself
+        for the leader for a while.
+
         Raises:
             EtcdUnavailableError: there was none after ``timeout_s`` seconds.
         """
-        return self._nodes.index(await_leader(self._started().nodes, timeout_s))
+        return self._nodes.index(await_leader(self._started().together, timeout_s))
 
     def wait_healthy(self, timeout_s: float = 10.0) -> None:
-        """Wait until every member that runs, and is not paused, answers that it is healthy.
+        """Wait until every member answers that it is healthy: less those that do not run, are paused,
+        or are cut off from the majority.
 
         Raises:
             EtcdUnavailableError: no member runs, or one was not healthy after ``timeout_s`` seconds.
         """
-        nodes = [node for node in self._started().nodes if node.answering]
+        nodes = [node for node in self._started().together if node.answering]
         if not nodes:
             raise EtcdUnavailableError("no member runs")
         await_healthy(nodes, timeout_s)
@@ -154,6 +202,29 @@ class Cluster:
         node, process = self._alive(index)
         process.send_signal(signal.SIGCONT)
         node.paused = False
+
+    def partition(self, *side: int) -> None:
+        """Let no byte pass between the members of ``side`` and the others; clients reach all.
+
+        The connections stay open and silent, as where packets are lost.  A second call replaces the
+        first.  :meth:`heal` before a :meth:`restart`: a member that is cut off does not get healthy.
+
+        Raises:
+            ConfigurationError: there is nothing to part, or not with ``partitionable=True``.
+        """
+        network = self._started().network
+        if network is None:
+            raise ConfigurationError("partition() needs Cluster(..., partitionable=True)")
+        group = frozenset(range(self._size)[index] for index in side)
+        if not 0 < len(group) < self._size:
+            raise ConfigurationError(f"{side} is not a part of {self._size} members")
+        network.part(group)
+
+    def heal(self) -> None:
+        """End the partition; what was held back arrives.  Harmless where there is none."""
+        network = self._started().network
+        if network is not None:
+            network.heal()
 
     def restart(self, index: int, *, keep_data: bool | None = None) -> None:
         """Start a member again at its addresses, dead or alive; wait until it is healthy.
@@ -218,8 +289,11 @@ class Cluster:
             heartbeat_ms=self._heartbeat_ms,
             election_ms=self._election_ms,
             extra_args=self._extra_args,
+            tls=self._tls,
         )
-        return Plan(self._size, self._data_dir, self._client_ports, settings)
+        return Plan(
+            self._size, self._data_dir, self._client_ports, settings, partitionable=self._partitionable
+        )
 
     @property
     def _nodes(self) -> list[Node]:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from etcd_grpc.devcluster import gateway, ports
+from etcd_grpc.devcluster.admin import Admin
 from etcd_grpc.devcluster.binary import supports_flag
 from etcd_grpc.devcluster.children import Children
+from etcd_grpc.devcluster.door import Access
 from etcd_grpc.devcluster.member import Node, Settings
 from etcd_grpc.devcluster.membership import (
     MemberEndedError,
@@ -26,10 +28,12 @@ from etcd_grpc.devcluster.membership import (
     await_leader,
     await_serving_peers,
 )
+from etcd_grpc.devcluster.network import PeerNetwork
 from etcd_grpc.devcluster.store import SavedCluster, SavedMember, Store
 from etcd_grpc.errors import ConfigurationError, EtcdUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["READY_TIMEOUT_S", "STOP_GRACE_S", "Formation", "Plan"]
@@ -55,6 +59,7 @@ class Plan:
     data_dir: Path | None
     client_ports: tuple[int, ...] | None
     settings: Settings
+    partitionable: bool = False
 
 
 class Formation:
@@ -63,11 +68,20 @@ class Formation:
     def __init__(self, plan: Plan) -> None:
         self.nodes: list[Node] = []
         self.settings = plan.settings
+        tls = plan.settings.tls
+        self.access = Access(None if tls is None else tls.context())
+        self.admin = Admin(lambda: [node.door for node in self.nodes if node.answering], self.access)
+        self.network: PeerNetwork | None = None
         self.dissolved = False
         self._plan = plan
         self._store: Store | None = None
         self._held: list[ports.Reservation] = []
         self.children = Children(f"etcd cluster of {plan.size}")
+
+    @property
+    def together(self) -> list[Node]:
+        """The members that are not cut off from the majority."""
+        return self.nodes if self.network is None else self.network.larger_side()
 
     def form(self) -> None:
         """Start all members and wait until each is healthy.
@@ -96,7 +110,7 @@ class Formation:
             self._stop_in_order(self._store)
             self.children.close(STOP_GRACE_S)
             self._store.close()
-        self._release_ports()
+        self._disconnect()
         self.dissolved = True
 
     def _found(self, home: Path) -> None:
@@ -115,7 +129,7 @@ class Formation:
     def _clear(self) -> None:
         """Undo a failed launch, for another on other ports."""
         self.children.stop_all([node.process for node in self.nodes if node.process], 0)
-        self._release_ports()
+        self._disconnect()
         for node in self.nodes:
             shutil.rmtree(node.data_dir, ignore_errors=True)
 
@@ -126,12 +140,28 @@ class Formation:
             self._held.append(ports.reserve(chosen))
         self._held.append(ports.reserve_free(2 * size if chosen is None else size))
         numbers = [port for held in self._held for port in held.ports]
+        names = [f"etcd-{i}" for i in range(size)]
+        self._connect(home, map(SavedMember, names, numbers[:size], numbers[size:]))
+
+    def _connect(self, home: Path, members: Iterable[SavedMember]) -> None:
+        """Make the members' places, and what lies between them."""
+        apart = self._plan.partitionable
+        if apart:
+            self._held.append(ports.reserve_free(self._plan.size))
+        listening = iter(self._held[-1].ports)
         self.nodes = [
-            Node(f"etcd-{i}", client_port, peer_port, home)
-            for i, (client_port, peer_port) in enumerate(
-                zip(numbers[:size], numbers[size:], strict=True)
+            Node(
+                member.name,
+                member.client_port,
+                member.peer_port,
+                next(listening) if apart else member.peer_port,
+                home,
+                self.access,
             )
+            for member in members
         ]
+        if apart:
+            self.network = PeerNetwork(self.nodes)
 
     def _come_back(self, home: Path, saved: SavedCluster) -> None:
         size, chosen = self._plan.size, self._plan.client_ports
@@ -146,9 +176,7 @@ class Formation:
             )
         peer_ports = tuple(member.peer_port for member in saved.members)
         self._held = [ports.reserve(client_ports + peer_ports)]
-        self.nodes = [
-            Node(member.name, member.client_port, member.peer_port, home) for member in saved.members
-        ]
+        self._connect(home, saved.members)
         self._launch(saved.token)
         if not saved.clean and size > 1:
             self._warn_of_contradiction(home)
@@ -190,13 +218,16 @@ class Formation:
         members = tuple(SavedMember(node.name, node.client_port, node.peer_port) for node in self.nodes)
         store.save(SavedCluster(self.settings.token, members, clean))
 
-    def _release_ports(self) -> None:
+    def _disconnect(self) -> None:
+        if self.network is not None:
+            self.network.close()
+            self.network = None
         for held in self._held:
             held.release()
         self._held = []
 
     def _warn_of_contradiction(self, home: Path) -> None:
-        version = gateway.status(self.nodes[0].client_address, STOP_GRACE_S).version
+        version = gateway.status(self.nodes[0].door, STOP_GRACE_S).version
         if _CONTRADICTS_AFTER_KILL.match(version):
             _log.warning(
                 "the cluster in %s was killed the last time; after that, members of etcd %s can "

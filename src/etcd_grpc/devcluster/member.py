@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from etcd_grpc.devcluster.door import Access, Door
 from etcd_grpc.devcluster.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from etcd_grpc.devcluster.children import Children
+    from etcd_grpc.devcluster.tls import TlsFiles
 
 __all__ = ["Member", "Node", "Settings"]
 
@@ -45,17 +47,24 @@ class Settings:
     heartbeat_ms: int
     election_ms: int
     extra_args: tuple[str, ...]
+    tls: TlsFiles | None = None
     token: str = ""  # keeps clusters apart that come to the same ports
 
 
 @dataclass(slots=True)
 class Node:
-    """A member's place in the cluster, which it keeps while processes come and go."""
+    """A member's place in the cluster, which it keeps while processes come and go.
+
+    ``peer_port`` is where other members look for it, ``peer_listen_port`` where it listens: another
+    port if there is a proxy between the two.
+    """
 
     name: str
     client_port: int
     peer_port: int
+    peer_listen_port: int
     home: Path
+    access: Access
     process: subprocess.Popen[bytes] | None = None
     paused: bool = False
     _log_start: int = 0
@@ -63,6 +72,20 @@ class Node:
     @property
     def client_address(self) -> str:
         return f"{LOOPBACK}:{self.client_port}"
+
+    @property
+    def client_url(self) -> str:
+        return f"{'http' if self.access.tls is None else 'https'}://{self.client_address}"
+
+    @property
+    def door(self) -> Door:
+        """Where to ask it as a client."""
+        return Door(self.client_address, self.access)
+
+    @property
+    def peer_door(self) -> Door:
+        """Where to ask it as another member."""
+        return Door(f"{LOOPBACK}:{self.peer_listen_port}", Access())
 
     @property
     def peer_address(self) -> str:
@@ -118,13 +141,12 @@ class Node:
         self.paused = False
 
     def _command(self, settings: Settings, nodes: Sequence[Node], *, joining: bool) -> list[str]:
-        client_url = f"http://{self.client_address}"
         flags = {
             "name": self.name,
             "data-dir": str(self.data_dir),
-            "listen-client-urls": client_url,
-            "advertise-client-urls": client_url,
-            "listen-peer-urls": self.peer_url,
+            "listen-client-urls": self.client_url,
+            "advertise-client-urls": self.client_url,
+            "listen-peer-urls": f"http://{LOOPBACK}:{self.peer_listen_port}",
             "initial-advertise-peer-urls": self.peer_url,
             "initial-cluster": ",".join(f"{node.name}={node.peer_url}" for node in nodes),
             "initial-cluster-state": "existing" if joining else "new",
@@ -135,6 +157,8 @@ class Node:
             # Else no member can be added during the first 5 s of all connections (HealthInterval).
             "strict-reconfig-check": "false",
         }
+        if settings.tls is not None:
+            flags |= settings.tls.flags()
         arguments = [f"--{name}={value}" for name, value in flags.items()]
         return [str(settings.binary), *arguments, *settings.extra_args]
 

@@ -11,6 +11,7 @@ from etcd_grpc.errors import EtcdError, EtcdUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from etcd_grpc.devcluster.door import Door
     from etcd_grpc.devcluster.member import Node
 
 __all__ = [
@@ -42,7 +43,7 @@ def await_serving_peers(node: Node, timeout_s: float) -> None:
 
     Raises as :func:`await_healthy`.
     """
-    _await([node], lambda node: gateway.serves_peers(node.peer_address, _PROBE_TIMEOUT_S), timeout_s)
+    _await([node], lambda node: gateway.serves_peers(node.peer_door, _PROBE_TIMEOUT_S), timeout_s)
 
 
 def await_healthy(nodes: Sequence[Node], timeout_s: float) -> None:
@@ -52,7 +53,7 @@ def await_healthy(nodes: Sequence[Node], timeout_s: float) -> None:
         MemberEndedError: one has ended.
         EtcdUnavailableError: one was not ready after ``timeout_s`` seconds.
     """
-    _await(nodes, lambda node: gateway.is_healthy(node.client_address, _PROBE_TIMEOUT_S), timeout_s)
+    _await(nodes, lambda node: gateway.is_healthy(node.door, _PROBE_TIMEOUT_S), timeout_s)
 
 
 def _await(nodes: Sequence[Node], ready: Callable[[Node], bool], timeout_s: float) -> None:
@@ -100,7 +101,7 @@ def agreed_leader(nodes: Sequence[Node], quorum: int) -> Node | None:
     for node in nodes:
         if node.answering:
             try:
-                views.append((node, gateway.status(node.client_address, _PROBE_TIMEOUT_S)))
+                views.append((node, gateway.status(node.door, _PROBE_TIMEOUT_S)))
             except EtcdError:
                 continue
     claims = [(node, view) for node, view in views if view.leads]
@@ -120,10 +121,10 @@ def leave(node: Node, nodes: Sequence[Node], timeout_s: float) -> None:
         EtcdUnavailableError: there was no majority to decide it in time.
     """
 
-    def remove(address: str) -> None:
-        for peer in gateway.list_members(address, _CHANGE_TIMEOUT_S):
+    def remove(door: Door) -> None:
+        for peer in gateway.list_members(door, _CHANGE_TIMEOUT_S):
             if node.peer_url in peer.peer_urls:
-                gateway.remove_member(address, peer.id, _CHANGE_TIMEOUT_S)
+                gateway.remove_member(door, peer.id, _CHANGE_TIMEOUT_S)
 
     _insist(remove, node, nodes, timeout_s)
 
@@ -131,16 +132,16 @@ def leave(node: Node, nodes: Sequence[Node], timeout_s: float) -> None:
 def join(node: Node, nodes: Sequence[Node], timeout_s: float) -> None:
     """Announce ``node``, which has left, as a new member.  Raises as :func:`leave`."""
 
-    def add(address: str) -> None:
-        known = gateway.list_members(address, _CHANGE_TIMEOUT_S)
+    def add(door: Door) -> None:
+        known = gateway.list_members(door, _CHANGE_TIMEOUT_S)
         if not any(node.peer_url in peer.peer_urls for peer in known):
-            gateway.add_member(address, node.peer_url, _CHANGE_TIMEOUT_S)
+            gateway.add_member(door, node.peer_url, _CHANGE_TIMEOUT_S)
 
     _insist(add, node, [other for other in nodes if other is not node], timeout_s)
 
 
 def _insist(
-    change: Callable[[str], None], subject: Node, voters: Sequence[Node], timeout_s: float
+    change: Callable[[Door], None], subject: Node, voters: Sequence[Node], timeout_s: float
 ) -> None:
     """Put ``change`` to the leader until it works; if ``subject`` leads, another must do so first.
 
@@ -154,7 +155,7 @@ def _insist(
             if leader is subject:
                 _hand_over(subject, voters)
             elif leader is not None:
-                return change(leader.client_address)
+                return change(leader.door)
         except EtcdError as error:
             problem = error
         if time.monotonic() > deadline:
@@ -172,8 +173,8 @@ def _hand_over(leader: Node, voters: Sequence[Node]) -> None:
     """
     heirs = [node for node in voters if node is not leader and node.answering]
     if heirs:
-        heir = gateway.status(heirs[0].client_address, _PROBE_TIMEOUT_S).header.member_id
-        gateway.transfer_leadership(leader.client_address, heir, _CHANGE_TIMEOUT_S)
+        heir = gateway.status(heirs[0].door, _PROBE_TIMEOUT_S).header.member_id
+        gateway.transfer_leadership(leader.door, heir, _CHANGE_TIMEOUT_S)
 
 
 def _state(node: Node) -> str:

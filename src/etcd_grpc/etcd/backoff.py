@@ -1,8 +1,10 @@
 """How long to wait before the next attempt: exponential, jittered, never giving up.  Pure.
 
-The first attempt after a success comes at once, since another member will mostly do; from the second
-on, full clients coming back at the same moment must not storm etcd, so every wait is jittered by
-±20 % (the constants of gRPC's connection backoff, with a cap that suits a registry).
+The first attempts after a success come at once, since another member will mostly do.  After them all
+clients of a broken etcd are in step, and must not come back in step: so every wait is jittered by
+±50 %, which spreads them over the whole of a second within a few attempts (the factor is that of gRPC's
+connection backoff; its ±20 % would keep them together for a minute).  The cap is a second, so that
+everybody is back within two of etcd's return.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ class Backoff:
     """
 
     FACTOR = 1.6
-    JITTER = 0.2
+    JITTER = 0.5
 
     def __init__(
-        self, rng: random.Random, *, initial_s: float = 0.05, max_s: float = 2.0, free: int = 1
+        self, rng: random.Random, *, initial_s: float = 0.05, max_s: float = 1.0, free: int = 1
     ) -> None:
         self._rng = rng
         self._initial_s = initial_s

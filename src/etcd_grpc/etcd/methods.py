@@ -12,9 +12,11 @@ from etcd_grpc.etcd import rpc_pb2 as rpc
 
 __all__ = [
     "AUTHENTICATE",
+    "HEALTH_CHECK",
     "LEASE_GRANT",
     "LEASE_KEEP_ALIVE",
     "LEASE_REVOKE",
+    "LEASE_TIME_TO_LIVE",
     "PUT",
     "RANGE",
     "TXN",
@@ -23,8 +25,10 @@ __all__ = [
     "prefix_end",
 ]
 
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
+Q = TypeVar("Q")
+R = TypeVar("R")
+M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +40,7 @@ class Method(Generic[Q, R]):
     deserialize: Callable[[bytes], R]
 
 
-def _method(path: str, request: type[Q], response: type[R]) -> Method[Q, R]:
+def _method(path: str, request: type[M], response: type[N]) -> Method[M, N]:
     serialize: Any = request.SerializeToString
     return Method(path, serialize, response.FromString)
 
@@ -52,6 +56,11 @@ LEASE_REVOKE = _method(
 LEASE_KEEP_ALIVE = _method(
     "/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse
 )
+LEASE_TIME_TO_LIVE = _method(
+    "/etcdserverpb.Lease/LeaseTimeToLive", rpc.LeaseTimeToLiveRequest, rpc.LeaseTimeToLiveResponse
+)
+# An empty message asks for the whole server; what it answers does not matter.
+HEALTH_CHECK: Method[bytes, bytes] = Method("/grpc.health.v1.Health/Check", bytes, bytes)
 AUTHENTICATE = _method(
     "/etcdserverpb.Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse
 )

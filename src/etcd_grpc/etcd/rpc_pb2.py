@@ -68,10 +68,14 @@ _pool.AddSerializedFile(
     b'D\x18\x01 \x01(\x03R\x02ID"K\n\x13LeaseRevokeResponse\x124\n\x06header\x18\x01 \x01(\x0b2\x1c.etcd_grpc.v'
     b'3.ResponseHeaderR\x06header"\'\n\x15LeaseKeepAliveRequest\x12\x0e\n\x02ID\x18\x01 \x01(\x03R\x02I'
     b'D"p\n\x16LeaseKeepAliveResponse\x124\n\x06header\x18\x01 \x01(\x0b2\x1c.etcd_grpc.v3.Respo'
-    b'nseHeaderR\x06header\x12\x0e\n\x02ID\x18\x02 \x01(\x03R\x02ID\x12\x10\n\x03TTL\x18\x03 \x01(\x03R\x03TTL"E\n\x13Authentic'
-    b'ateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08password\x18\x02 \x01(\tR\x08password"b\n\x14Au'
-    b'thenticateResponse\x124\n\x06header\x18\x01 \x01(\x0b2\x1c.etcd_grpc.v3.ResponseHeader'
-    b'R\x06header\x12\x14\n\x05token\x18\x02 \x01(\tR\x05tokenb\x06proto3'
+    b'nseHeaderR\x06header\x12\x0e\n\x02ID\x18\x02 \x01(\x03R\x02ID\x12\x10\n\x03TTL\x18\x03 \x01(\x03R\x03TTL"<\n\x16LeaseTime'
+    b'ToLiveRequest\x12\x0e\n\x02ID\x18\x01 \x01(\x03R\x02ID\x12\x12\n\x04keys\x18\x02 \x01(\x08R\x04keys"\xa5\x01\n\x17LeaseTimeT'
+    b'oLiveResponse\x124\n\x06header\x18\x01 \x01(\x0b2\x1c.etcd_grpc.v3.ResponseHeaderR\x06hea'
+    b'der\x12\x0e\n\x02ID\x18\x02 \x01(\x03R\x02ID\x12\x10\n\x03TTL\x18\x03 \x01(\x03R\x03TTL\x12\x1e\n\ngrantedTTL\x18\x04 \x01(\x03R\ngrant'
+    b'edTTL\x12\x12\n\x04keys\x18\x05 \x03(\x0cR\x04keys"E\n\x13AuthenticateRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04'
+    b'name\x12\x1a\n\x08password\x18\x02 \x01(\tR\x08password"b\n\x14AuthenticateResponse\x124\n\x06head'
+    b'er\x18\x01 \x01(\x0b2\x1c.etcd_grpc.v3.ResponseHeaderR\x06header\x12\x14\n\x05token\x18\x02 \x01(\tR\x05t'
+    b'okenb\x06proto3'
 )
 
 
@@ -106,5 +110,7 @@ LeaseRevokeRequest = _message("LeaseRevokeRequest")
 LeaseRevokeResponse = _message("LeaseRevokeResponse")
 LeaseKeepAliveRequest = _message("LeaseKeepAliveRequest")
 LeaseKeepAliveResponse = _message("LeaseKeepAliveResponse")
+LeaseTimeToLiveRequest = _message("LeaseTimeToLiveRequest")
+LeaseTimeToLiveResponse = _message("LeaseTimeToLiveResponse")
 AuthenticateRequest = _message("AuthenticateRequest")
 AuthenticateResponse = _message("AuthenticateResponse")

@@ -82,17 +82,21 @@ class Session:
             self.loop.close()
 
 
-async def in_thread(function: Callable[[], None]) -> None:
+async def in_thread(
+    function: Callable[[], R], name: str = "etcd-grpc-release", *, daemon: bool = True
+) -> R:
     """Run what blocks for a moment, such as the end of a session, beside the running event loop."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
+    done: concurrent.futures.Future[R] = concurrent.futures.Future()
 
     def run() -> None:
-        function()
-        loop.call_soon_threadsafe(done.set_result, None)
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - for whoever waits
+            done.set_exception(error)
 
-    threading.Thread(target=run, name="etcd-grpc-release", daemon=True).start()
-    await asyncio.shield(done)
+    threading.Thread(target=run, name=name, daemon=daemon).start()
+    return await asyncio.shield(asyncio.wrap_future(done, loop=loop))
 
 
 async def _cancel_all_tasks() -> None:

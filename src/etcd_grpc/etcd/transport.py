@@ -5,7 +5,11 @@ whatever its answers are, and TLS would need a name override.  So every member h
 them is *current*, and whoever sees it fail rotates to the next.
 
 Every request made through here is safe to repeat: reads, lease operations, and writes guarded by a
-transaction's compare.  ``grpc.RpcError`` becomes one of our errors here and nowhere else.
+transaction's compare.
+
+One authentication serves the whole session: whoever finds the token missing asks for one while the
+others wait, and a refusal counts for all of them until its backoff is over.  etcd hashes the password
+each time, which costs it as much as a thousand reads.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -23,11 +27,15 @@ from google.protobuf.message import Message
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
+    ConfigurationError,
     EtcdError,
     EtcdUnavailableError,
 )
 from etcd_grpc.etcd import methods, rpc_pb2
+from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.failure import StaleTokenError, translate
 from etcd_grpc.etcd.methods import Method
+from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Stream", "Transport"]
 
@@ -48,10 +56,20 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
+    ("grpc.client_idle_timeout_ms", 120_000),  # a member that we left: etcd counts its connections
 )
 # A member that takes longer than this is left for the next one.
 ATTEMPT_S = 2.0
-_SILENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+# A member that answers nothing within this, whatever it is asked, is not alive.
+_ALIVE_S = 1.5
+# Any answer is a sign of life, also "unimplemented"; these are none.
+_NO_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    }
+)
 
 
 class Transport:
@@ -69,16 +87,28 @@ class Transport:
     def __init__(self, config: EtcdConfig, loop: asyncio.AbstractEventLoop, rng: random.Random) -> None:
         self._config = config
         self._loop = loop
+        self._rng = rng
         self._credentials = _credentials(config)
         self._channels: dict[str, grpc.Channel] = {}
         self._current = rng.randrange(len(config.addresses))
         self._token = ""
+        self._authenticating = asyncio.Lock()  # one attempt at a time
+        self._refusal = ""  # why the last attempt was refused ...
+        self._refused_until = 0.0  # ... and until when nobody tries again
+        self._refusals = Backoff(rng, initial_s=1.0, max_s=1.5, free=0)
         self.last_error = ""
+        # Told of a member that did not answer a request.
+        self.on_silence: Callable[[str], None] = lambda _member: None
 
     @property
     def member(self) -> str:
         """``host:port`` of the member that we talk to."""
         return self._config.addresses[self._current]
+
+    @property
+    def user(self) -> str:
+        """As whom we authenticate; "" without authentication."""
+        return self._config.user
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -89,6 +119,12 @@ class Transport:
         """Talk to the next member, unless another caller has already moved on."""
         if self.member == away_from:
             self._current = (self._current + 1) % len(self.members)
+
+    def spread(self) -> bool:
+        """Talk to a member chosen at random; return whether it is another one."""
+        before = self._current
+        self._current = self._rng.randrange(len(self.members))
+        return self._current != before
 
     async def call(
         self,
@@ -116,6 +152,7 @@ class Transport:
             except EtcdUnavailableError as error:
                 self.last_error = str(error)
                 self.rotate(member)
+                self.on_silence(member)
                 if self._loop.time() >= deadline:
                     break
             else:
@@ -133,7 +170,19 @@ class Transport:
             EtcdError: The credentials were refused, or nobody could check them.
         """
         metadata = (("hasleader", "true"), *await self._token_metadata(self.member, ATTEMPT_S))
-        return Stream(self._channel(self.member), self.member, method, metadata, self._loop)
+        channel = self._channel(self.member)
+        return Stream(channel, self.member, method, metadata, self.user, self._loop)
+
+    async def answers(self, member: str) -> bool:
+        """Whether ``member`` answers anything at all within 1.5 s.
+
+        It is asked the cheapest question, for gRPC's health: no permission, no consensus, no range.
+        """
+        check = methods.HEALTH_CHECK
+        rpc = self._channel(member).unary_unary(check.path, check.serialize, check.deserialize)
+        call = rpc.future(b"", timeout=_ALIVE_S)
+        await self._until_done(call)
+        return call.code() not in _NO_ANSWER
 
     def forget_token(self) -> None:
         """The token was refused: authenticate again before the next request."""
@@ -162,21 +211,33 @@ class Transport:
         metadata = await self._token_metadata(member, timeout_s)
         try:
             return await self._attempt(method, request, member, timeout_s, metadata)
-        except _StaleTokenError:
+        except StaleTokenError:
             self.forget_token()
             metadata = await self._token_metadata(member, timeout_s)
             return await self._attempt(method, request, member, timeout_s, metadata)
 
     async def _token_metadata(self, member: str, timeout_s: float) -> tuple[tuple[str, str], ...]:
-        if not self._config.user:
+        if not self.user:
             return ()
-        if not self._token:
-            request = rpc_pb2.AuthenticateRequest(
-                name=self._config.user, password=self._config.password
-            )
+        async with self._authenticating:
+            if not self._token:
+                self._token = await self._authenticate(member, timeout_s)
+            return (("token", self._token),)
+
+    async def _authenticate(self, member: str, timeout_s: float) -> str:
+        if self._loop.time() < self._refused_until:
+            raise AuthenticationError(self._refusal)
+        user = self.user
+        try:
+            request = rpc_pb2.AuthenticateRequest(name=user, password=self._config.secret())
             answer = await self._attempt(methods.AUTHENTICATE, request, member, timeout_s, ())
-            self._token = answer.token
-        return (("token", self._token),)
+        except (AuthenticationError, ConfigurationError) as error:
+            self._refusal = str(error)
+            self._refused_until = self._loop.time() + max(1.0, self._refusals.next_delay())
+            emit(events.AuthenticationRefused(user, self._refusal))
+            raise AuthenticationError(self._refusal) from None
+        self._refusals.reset()
+        return answer.token
 
     async def _attempt(
         self,
@@ -188,6 +249,17 @@ class Transport:
     ) -> R:
         rpc = self._channel(member).unary_unary(method.path, method.serialize, method.deserialize)
         call = rpc.future(request, timeout=timeout_s, metadata=metadata)
+        await self._until_done(call)
+        try:
+            answer: R = call.result()
+        except grpc.RpcError as error:
+            user = self.user
+            raise translate(error, method.path, member, user=user, request=request) from None
+        except grpc.FutureCancelledError:
+            raise EtcdUnavailableError(f"the session with etcd member {member} is closed") from None
+        return answer
+
+    async def _until_done(self, call: Any) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
         call.add_done_callback(lambda _: _on_loop(self._loop, _settle, done))
         try:
@@ -195,13 +267,6 @@ class Transport:
         except asyncio.CancelledError:
             call.cancel()
             raise
-        try:
-            answer: R = call.result()
-        except grpc.RpcError as error:
-            raise _translate(error, method.path, member) from None
-        except grpc.FutureCancelledError:
-            raise EtcdUnavailableError(f"the session with etcd member {member} is closed") from None
-        return answer
 
 
 class Stream(Generic[Q, R]):
@@ -216,10 +281,12 @@ class Stream(Generic[Q, R]):
         member: str,
         method: Method[Q, R],
         metadata: tuple[tuple[str, str], ...],
+        user: str,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.member = member
         self._method = method
+        self._user = user
         self._loop = loop
         self._requests: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
         self._responses: asyncio.Queue[R | EtcdError] = asyncio.Queue()
@@ -243,6 +310,10 @@ class Stream(Generic[Q, R]):
             raise answer
         return answer
 
+    def fail(self, error: EtcdError) -> None:
+        """``receive`` raises ``error`` next: somebody has found out that nothing more will come."""
+        self._responses.put_nowait(error)
+
     def close(self) -> None:
         """End the stream and its threads."""
         self._requests.put(None)  # releases the thread in which gRPC waits for requests
@@ -256,13 +327,9 @@ class Stream(Generic[Q, R]):
                 _on_loop(self._loop, self._responses.put_nowait, response)
             error = EtcdUnavailableError(f"etcd member {self.member} ended the stream")
         except grpc.RpcError as failure:
-            error = _translate(failure, self._method.path, self.member)
+            error = translate(failure, self._method.path, self.member, user=self._user)
         self._requests.put(None)
         _on_loop(self._loop, self._responses.put_nowait, error)
-
-
-class _StaleTokenError(AuthenticationError):
-    """etcd does not know the token that we sent."""
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], argument: T) -> None:
@@ -277,23 +344,6 @@ def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], a
 def _settle(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-def _translate(error: grpc.RpcError, path: str, member: str) -> EtcdError:
-    """Make our error of gRPC's: the one boundary between the two."""
-    code, details = error.code(), error.details() or ""
-    what = f"etcd member {member}, {path.rpartition('/')[2]}: {details or code.name}"
-    if code in _SILENT or code is grpc.StatusCode.CANCELLED:
-        return EtcdUnavailableError(what)
-    if "invalid auth token" in details:
-        return _StaleTokenError(what)
-    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or (
-        "authentication" in details or "user name is empty" in details
-    ):
-        return AuthenticationError(
-            f"{what}. Check ETCDCTL_USER and ETCDCTL_PASSWORD, and the role's permissions"
-        )
-    return EtcdError(what)
 
 
 def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials | None:

@@ -39,7 +39,15 @@ __all__ = ["Create", "Deliver", "Effect", "List", "Refused", "Replace", "State",
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Range over the prefix and report the answer by ``listed``."""
+    """Range over the keys and report the answer by ``listed``.
+
+    Attributes:
+        compacted: Up to this revision the history is gone; 0: the store went back to ``found``.
+        found: The store's revision, where ``compacted`` is 0.
+    """
+
+    compacted: int = 0
+    found: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +93,16 @@ class State(enum.Enum):
 
 
 class WatchMachine:
-    """Decides what a watch does next."""
+    """Decides what a watch does next.
 
-    def __init__(self) -> None:
-        self.state = State.LISTING
-        self.revision = 0
-        self._cluster_id = 0
+    Args:
+        since: Revision and cluster id at which the keys are already known: such a watch begins IDLE
+            and needs no list.
+    """
+
+    def __init__(self, since: tuple[int, int] | None = None) -> None:
+        self.state = State.LISTING if since is None else State.IDLE
+        self.revision, self._cluster_id = since or (0, 0)
         self._fragments: list[Entry] = []
         self._stream_open = False
 
@@ -136,14 +148,14 @@ class WatchMachine:
         self.state = State.CREATING
         return [Create(self.revision + 1)]
 
-    def _relist(self) -> list[Effect]:
+    def _relist(self, why: List) -> list[Effect]:
         self._fragments.clear()
         self.state = State.LISTING
-        return [List()]
+        return [why]
 
     def _canceled(self, response: WatchResponse) -> list[Effect]:
         if response.compact_revision:
-            return self._relist()
+            return self._relist(List(compacted=response.compact_revision))
         self._fragments.clear()
         self.state = State.IDLE
         return [Refused(response.cancel_reason or "no reason given")]
@@ -151,7 +163,7 @@ class WatchMachine:
     def _created(self, response: WatchResponse) -> list[Effect]:
         header = response.header
         if header.revision < self.revision or header.cluster_id != self._cluster_id:
-            return self._relist()
+            return self._relist(List(found=header.revision))
         self.state = State.WATCHING
         return []
 

@@ -2,7 +2,11 @@
 
 The stream is opened while something is watched.  When it breaks, the next member is tried, at first at
 once and then with backoff, without an end.  Lists run beside the stream, so that a long one delays no
-other watch.
+other watch, and few at a time, so that many services do not storm an etcd that has just come back.
+
+A stream that says nothing proves nothing: the member behind it may have stopped.  gRPC's own pings tell
+after 8 s.  We ask sooner: after some seconds of silence, and at once when a request to the same member
+has not been answered.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from etcd_grpc.codec import Entry
-from etcd_grpc.errors import AuthenticationError, EtcdError
+from etcd_grpc.errors import AuthenticationError, EtcdError, EtcdUnavailableError
 from etcd_grpc.etcd import methods, rpc_pb2, watch
 from etcd_grpc.etcd.backoff import Backoff
+from etcd_grpc.etcd.failure import permission_hint
 from etcd_grpc.etcd.outage import Outage
 from etcd_grpc.etcd.transport import Stream, Transport
+from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Sink", "Watcher"]
 
@@ -27,43 +33,59 @@ _log = logging.getLogger("etcd_grpc.etcd")
 
 _PAGE = 2000
 _LIST_TIMEOUT_S = 10.0
+_LISTS_AT_A_TIME = 8
+# After so much silence the member is asked whether it is there; sooner while it owes us an answer.
+_SILENCE_S = 5.0
+_OWED_S = 1.0
+# A stream is moved to a member chosen at random after about this long: when members come back or are
+# added, the load finds its way to them without anything breaking.
+MAX_AGE_S = 1800.0
+_AGE_JITTER = 0.2
 
 _WatchStream = Stream[rpc_pb2.WatchRequest, rpc_pb2.WatchResponse]
 
 
 class Sink(Protocol):
-    """Who wants to know what stands under a prefix.  Called on the session's loop; must not block."""
+    """Who wants to know what stands at some keys.  Called on the session's loop; must not block."""
 
     def replace(self, entries: Sequence[Entry], revision: int) -> None:
-        """All that stands under the prefix at ``revision``."""
+        """All that stands there at ``revision``."""
 
     def apply(self, entries: Sequence[Entry], revision: int) -> None:
         """New events, in order, up to ``revision``."""
 
     def followed(self, yes: bool, why: str) -> None:
-        """Whether the prefix is being followed; if not, ``why``."""
+        """Whether the keys are being followed; if not, ``why``."""
 
 
 class _Watch:
-    """A prefix, its machine, and its number on the stream, which is a new one at every creation."""
+    """Some keys, their machine, and its number on the stream, which is a new one at every creation."""
 
-    __slots__ = ("backoff", "listing", "machine", "number", "prefix", "refused", "sink")
+    __slots__ = ("backoff", "key", "listing", "machine", "number", "range_end", "refused", "sink")
 
-    def __init__(self, prefix: bytes, sink: Sink, backoff: Backoff) -> None:
+    def __init__(
+        self, key: bytes, range_end: bytes, sink: Sink, backoff: Backoff, machine: watch.WatchMachine
+    ) -> None:
         self.number = 0  # 0: none on the current stream
-        self.prefix = prefix
+        self.key = key
+        self.range_end = range_end
         self.sink = sink
         self.backoff = backoff
-        self.machine = watch.WatchMachine()
+        self.machine = machine
         self.listing: asyncio.Task[None] | None = None
         self.refused = False  # since it was last created
 
 
 class Watcher:
-    """Follows any number of prefixes.  Used on the session's loop only."""
+    """Follows any number of keys and prefixes.  Used on the session's loop only."""
 
     def __init__(
-        self, transport: Transport, loop: asyncio.AbstractEventLoop, rng: random.Random
+        self,
+        transport: Transport,
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+        *,
+        max_age_s: float = MAX_AGE_S,
     ) -> None:
         self._transport = transport
         self._loop = loop
@@ -76,12 +98,27 @@ class Watcher:
         self._creating: deque[int] = deque()  # watches whose creation etcd has not answered yet
         self._runner: asyncio.Task[None] | None = None
         self._outage = Outage()
+        self._told_connected = False
+        self._max_age_s = max_age_s
+        self._heard_at = 0.0  # when the stream last said something, or its member answered
+        self._doubt = asyncio.Event()  # the stream's member has not answered somebody
+        self._lists = asyncio.Semaphore(_LISTS_AT_A_TIME)
+        transport.on_silence = self._doubted
 
     def add(self, prefix: bytes, sink: Sink) -> int:
         """Follow ``prefix`` until ``remove`` is called with the returned handle."""
+        return self._add(prefix, methods.prefix_end(prefix), sink, watch.WatchMachine())
+
+    def add_key(self, key: bytes, sink: Sink, revision: int, cluster_id: int) -> int:
+        """Follow one key, which is known as of ``revision``, so that it need not be listed."""
+        return self._add(key, b"", sink, watch.WatchMachine((revision, cluster_id)))
+
+    def _add(self, key: bytes, range_end: bytes, sink: Sink, machine: watch.WatchMachine) -> int:
         self._last_handle += 1
-        item = self._watches[self._last_handle] = _Watch(prefix, sink, self._backoff())
-        self._list(item)
+        item = _Watch(key, range_end, sink, self._backoff(), machine)
+        self._watches[self._last_handle] = item
+        if machine.state is watch.State.LISTING:
+            self._list(item)
         if self._stream is not None:
             self._carry_out(item, item.machine.stream_opened())
         if self._runner is None:
@@ -117,32 +154,76 @@ class Watcher:
     async def _run(self) -> None:
         backoff = self._backoff()
         while True:
-            member = self._transport.member
+            member, delay_s = self._transport.member, 0.0
             try:
                 await self._follow_stream(backoff)
             except EtcdError as error:
                 self._transport.rotate(member)
                 self._transport.last_error = str(error)
                 if self._outage.failed(self._loop.time()):
-                    _log.warning("etcd cannot be watched, trying again: %s", error)
+                    emit(events.Disconnected(member, str(error)))
                 for item in self._watches.values():
                     item.sink.followed(False, str(error))
+                delay_s = backoff.next_delay()
             finally:
                 self._drop_stream()
-            await asyncio.sleep(backoff.next_delay())
+            await asyncio.sleep(delay_s)
 
     async def _follow_stream(self, backoff: Backoff) -> None:
+        """Read one stream until it breaks, or until it is time for another member.
+
+        Raises:
+            EtcdError: It broke.
+        """
         stream = self._stream = await self._transport.stream(methods.WATCH)
         self._creating.clear()
         for item in self._watches.values():
             self._carry_out(item, item.machine.stream_opened())
+        pulse = self._loop.create_task(self._feel_pulse(stream))
+        jitter = self._rng.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
+        try:
+            async with asyncio.timeout(self._max_age_s * jitter):
+                while True:
+                    self._heard(stream, await stream.receive(), backoff)
+        except TimeoutError:
+            if self._transport.spread():
+                emit(events.Moved(stream.member, self._transport.member))
+        finally:
+            pulse.cancel()
+
+    def _heard(self, stream: _WatchStream, response: rpc_pb2.WatchResponse, backoff: Backoff) -> None:
+        self._heard_at = self._loop.time()
+        backoff.reset()
+        lasted_s = self._outage.worked(self._heard_at)
+        if lasted_s is not None:
+            emit(events.Reconnected(stream.member, lasted_s))
+        elif not self._told_connected:
+            emit(events.Connected(stream.member))
+        self._told_connected = True
+        self._receive(response)
+
+    async def _feel_pulse(self, stream: _WatchStream) -> None:
+        """Break the stream when its member answers nothing any more."""
+        self._heard_at = self._loop.time()
+        self._doubt.clear()
         while True:
-            response = await stream.receive()
-            backoff.reset()
-            lasted_s = self._outage.worked(self._loop.time())
-            if lasted_s is not None:
-                _log.warning("etcd is watched again, after %.1f s, on %s", lasted_s, stream.member)
-            self._receive(response)
+            patience = _OWED_S if self._creating else _SILENCE_S
+            try:
+                async with asyncio.timeout_at(self._heard_at + patience):
+                    await self._doubt.wait()
+                self._doubt.clear()
+            except TimeoutError:
+                if self._loop.time() < self._heard_at + patience:
+                    continue  # it has spoken meanwhile
+            if not await self._transport.answers(stream.member):
+                silent = f"etcd member {stream.member} does not answer any more"
+                stream.fail(EtcdUnavailableError(silent))
+                return
+            self._heard_at = self._loop.time()
+
+    def _doubted(self, member: str) -> None:
+        if self._stream is not None and self._stream.member == member:
+            self._doubt.set()
 
     def _receive(self, response: rpc_pb2.WatchResponse) -> None:
         number = response.watch_id
@@ -170,8 +251,12 @@ class Watcher:
     def _carry_out(self, item: _Watch, effects: Sequence[watch.Effect]) -> None:
         for effect in effects:
             match effect:
-                case watch.List():
-                    _log.info("listing %r again", item.prefix)
+                case watch.List(compacted, found):
+                    key, seen = _text(item.key), item.machine.revision
+                    if compacted:
+                        emit(events.Compacted(key, compacted))
+                    else:
+                        emit(events.StoreReplaced(key, found, seen))
                     self._cancel(item)
                     self._list(item)
                 case watch.Create(start_revision):
@@ -194,7 +279,7 @@ class Watcher:
         try:
             receiver(entries, revision)
         except Exception:  # noqa: BLE001 - see above
-            _log.exception("what stands under %r at revision %d was not taken", item.prefix, revision)
+            _log.exception("what stands at %r at revision %d was not taken", item.key, revision)
 
     def _create(self, item: _Watch, start_revision: int) -> None:
         if self._stream is None:
@@ -203,8 +288,8 @@ class Watcher:
         item.number = self._last_number
         self._on_stream[item.number] = item
         request = rpc_pb2.WatchCreateRequest(
-            key=item.prefix,
-            range_end=methods.prefix_end(item.prefix),
+            key=item.key,
+            range_end=item.range_end,
             start_revision=start_revision,
             progress_notify=True,
             watch_id=item.number,
@@ -226,7 +311,10 @@ class Watcher:
         it is the permission, and this watch alone is asked for again, at most once a second.
         """
         self._on_stream.pop(item.number, None)
-        _log.warning("etcd refused the watch of %r: %s", item.prefix, reason)
+        if "permission denied" in reason:
+            asked = rpc_pb2.WatchCreateRequest(key=item.key, range_end=item.range_end)
+            reason = f"{reason}: {permission_hint(self._transport.user, asked)}"
+        emit(events.WatchRefused(_text(item.key), reason))
         item.sink.followed(False, f"etcd refused the watch: {reason}")
         if not item.refused and self._stream is not None:
             item.refused = True
@@ -248,7 +336,8 @@ class Watcher:
         backoff = self._backoff()
         while True:
             try:
-                entries, header = await self._range(item.prefix)
+                async with self._lists:
+                    entries, header = await self._range(item)
             except EtcdError as error:
                 delay = backoff.next_delay()
                 if isinstance(error, AuthenticationError):
@@ -260,10 +349,10 @@ class Watcher:
         item.listing = None
         self._carry_out(item, item.machine.listed(entries, header.revision, header.cluster_id))
 
-    async def _range(self, prefix: bytes) -> tuple[list[Entry], rpc_pb2.ResponseHeader]:
-        """All entries under ``prefix``, in pages that are read at one revision."""
+    async def _range(self, item: _Watch) -> tuple[list[Entry], rpc_pb2.ResponseHeader]:
+        """All entries of ``item``, in pages that are read at one revision."""
         entries: list[Entry] = []
-        request = rpc_pb2.RangeRequest(key=prefix, range_end=methods.prefix_end(prefix), limit=_PAGE)
+        request = rpc_pb2.RangeRequest(key=item.key, range_end=item.range_end, limit=_PAGE)
         header: rpc_pb2.ResponseHeader | None = None
         while True:
             page = await self._transport.call(methods.RANGE, request, timeout_s=_LIST_TIMEOUT_S)
@@ -274,3 +363,7 @@ class Watcher:
             if not page.more:
                 return entries, header
             request.key = entries[-1].key + b"\0"
+
+
+def _text(key: bytes) -> str:
+    return key.decode(errors="backslashreplace")

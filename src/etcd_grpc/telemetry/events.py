@@ -1,0 +1,421 @@
+"""The one vocabulary of events.  Logs, metrics and traces are made of these, and of nothing else.
+
+An event is an immutable value that says what has become so, in the past tense or as a state.  Its
+text is one line for a log and holds no secret.  ``level`` is that of ``logging`` at which it is logged.
+
+What repeats while something is broken (``Disconnected``, ``RegistrationFailed``) is told at its
+beginning and then twice a minute, so that a retry a second fills no log.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+from etcd_grpc.model import Change
+
+__all__ = [
+    "AuthenticationRefused",
+    "Changed",
+    "Compacted",
+    "Connected",
+    "Disconnected",
+    "Dropped",
+    "EntryRejected",
+    "Event",
+    "Fresh",
+    "HoldEnded",
+    "HoldStarted",
+    "KeyLost",
+    "LeaseGranted",
+    "LeaseLost",
+    "Moved",
+    "Reconnected",
+    "Registered",
+    "RegistrationFailed",
+    "RegistrationOvertaken",
+    "Relisted",
+    "Resolved",
+    "SnapshotFailed",
+    "SnapshotLoaded",
+    "Stale",
+    "StoreReplaced",
+    "WatchRefused",
+    "Withdrawn",
+]
+
+
+class Event:
+    """Something that happened."""
+
+    __slots__ = ()
+    level: ClassVar[int] = logging.INFO
+    logger: ClassVar[str] = "etcd_grpc.etcd"
+
+
+# The session with etcd.
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """etcd is watched, for the first time or after nothing was to be watched."""
+
+    level = logging.DEBUG
+    member: str
+
+    def __str__(self) -> str:
+        return f"etcd is watched on {self.member}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected(Event):
+    """etcd is watched again, after ``after_s`` seconds in which it was not."""
+
+    level = logging.WARNING
+    member: str
+    after_s: float
+
+    def __str__(self) -> str:
+        return f"etcd is watched again, after {self.after_s:.1f} s, on {self.member}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Event):
+    """The watch goes on at another member, chosen at random when the connection had come of age."""
+
+    level = logging.DEBUG
+    before: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"the watch moves from {self.before} to {self.member}"
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected(Event):
+    """etcd cannot be watched; another member or another attempt follows, without end."""
+
+    level = logging.WARNING
+    member: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"etcd cannot be watched, trying again: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationRefused(Event):
+    """etcd does not take the user and password."""
+
+    level = logging.WARNING
+    user: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"etcd refused the credentials of user {self.user!r}, trying again: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRefused(Event):
+    """etcd ended the watch of ``key`` for a reason of its own: a stale token, a missing permission."""
+
+    level = logging.WARNING
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"etcd refused the watch of {self.key!r}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted(Event):
+    """The history since the last event seen is gone: ``key`` is listed again."""
+
+    key: str
+    revision: int
+
+    def __str__(self) -> str:
+        return (
+            f"etcd has compacted its history up to revision {self.revision}; listing {self.key!r} again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReplaced(Event):
+    """The store went back in time or is another one, restored or replaced: ``key`` is listed again."""
+
+    level = logging.WARNING
+    key: str
+    revision: int
+    seen: int
+
+    def __str__(self) -> str:
+        return (
+            f"etcd is at revision {self.revision} of a store that had {self.seen}, or is another one "
+            f"(restored from a backup?); listing {self.key!r} again"
+        )
+
+
+# Registration.
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGranted(Event):
+    """A lease was granted; ``again``: because the one before was lost."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.registry"
+    lease_id: int
+    ttl_s: int
+    again: bool
+
+    def __str__(self) -> str:
+        return f"lease {self.lease_id:x} granted for {self.ttl_s} s"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(Event):
+    """etcd has forgotten the lease, and deleted what stood under it."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.registry"
+    lease_id: int
+
+    def __str__(self) -> str:
+        return f"the lease {self.lease_id:x} was lost; registering again under a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Event):
+    """An instance stands in etcd; ``again``: it had been lost."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.registry"
+    service: str
+    address: str
+    key: str
+    again: bool
+
+    def __str__(self) -> str:
+        return f"{self.service} at {self.address} is registered{' again' if self.again else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLost(Event):
+    """The key of an instance was deleted, by hand or with its lease: it is put again."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.registry"
+    service: str
+    address: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"the key {self.key!r} of {self.address} was deleted from etcd; putting it again"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationFailed(Event):
+    """etcd does not take what is to be registered; another attempt follows, without end."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.registry"
+    why: str
+
+    def __str__(self) -> str:
+        return f"etcd takes no registrations, trying again: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationOvertaken(Event):
+    """Another live process holds the key: ours waits until it is gone."""
+
+    level = logging.ERROR
+    logger = "etcd_grpc.registry"
+    service: str
+    address: str
+    key: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.service} at {self.address} is not registered any more: another process has taken "
+            f"the key {self.key!r}. Do two processes use the same id, or advertise the same address?"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn(Event):
+    """An instance stands in etcd no longer; ``why`` says what went wrong, if anything did."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.registry"
+    service: str
+    address: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.service} at {self.address} is withdrawn{f': {self.why}' if self.why else ''}"
+
+
+# Discovery.
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved(Event):
+    """The first complete view of a service."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.resolver"
+    service: str
+    endpoints: int
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{self.service} has {self.endpoints} endpoints at revision {self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Event):
+    """Endpoints of a service came, went or were changed."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.resolver"
+    service: str
+    changes: tuple[Change, ...]
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{len(self.changes)} changes of {self.service} at revision {self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Relisted(Event):
+    """A service was listed again; ``changes`` is how many endpoints differ from the view before."""
+
+    logger = "etcd_grpc.resolver"
+    service: str
+    revision: int
+    changes: int
+
+    def __str__(self) -> str:
+        return f"{self.service} listed again at revision {self.revision}: {self.changes} changes"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRejected(Event):
+    """An entry under a service is no endpoint that can be used; told once for each revision of it."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    key: str
+    revision: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"skipped an entry of {self.service} that is no endpoint: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stale(Event):
+    """The view of a service may be out of date: etcd cannot be followed.  It is served as it was."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.resolver"
+    service: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the view of {self.service} may be out of date: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh(Event):
+    """The view of a service is etcd's again, after ``stale_s`` seconds."""
+
+    level = logging.DEBUG
+    logger = "etcd_grpc.resolver"
+    service: str
+    stale_s: float
+
+    def __str__(self) -> str:
+        return f"the view of {self.service} is up to date again, after {self.stale_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldStarted(Event):
+    """More than half of the endpoints vanished at once, unannounced: they are kept for ``hold_s``."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    held: int
+    left: int
+    hold_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.held} endpoints of {self.service} vanished at once without having been withdrawn, "
+            f"{self.left} are left: keeping them for {self.hold_s:g} s, calls go to those that connect"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HoldEnded(Event):
+    """The time is over: ``dropped`` endpoints that did not come back are gone."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    dropped: int
+
+    def __str__(self) -> str:
+        return f"{self.dropped} endpoints of {self.service} did not come back and are dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLoaded(Event):
+    """etcd does not answer: a service starts with the view saved ``age_s`` seconds ago."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    path: str
+    endpoints: int
+    age_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"etcd does not answer; {self.service} starts with {self.endpoints} endpoints that were "
+            f"saved {self.age_s:.0f} s ago in {self.path}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed(Event):
+    """The view of a service could not be saved or read; only memory has it."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the saved view of {self.service} is of no use ({self.path}): {self.why}"
+
+
+# Listeners.
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """A listener was so slow that ``count`` events before this one were dropped."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.telemetry"
+    count: int
+
+    def __str__(self) -> str:
+        return f"a listener is too slow; {self.count} events were dropped"
