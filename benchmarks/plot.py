@@ -110,6 +110,8 @@ def _y_axis(y_ticks: Sequence[float], up: _Scale, label: str) -> list[str]:
     for value in y_ticks:
         parts.append(_rule(_LEFT, up(value), _WIDTH - _RIGHT, up(value), "grid"))
         parts.append(_text(_LEFT - 8, up(value) + 4, f"{value:g}", "end"))
+    if not label:
+        return parts
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     turned = f'transform="rotate(-90 16 {middle:g})"'
     parts.append(f'<text x="16" y="{middle:g}" text-anchor="middle" {turned}>{escape(label)}</text>')

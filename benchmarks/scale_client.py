@@ -143,7 +143,7 @@ async def _measure_channel(etcd: list[str], service: str, count: int) -> None:
         _say(
             last_at=last_at,
             channel_lag_p99_ms=percentile_ms(lag, 99),
-            picker_updates_per_s=_most_in_a_second(times),
+            picker_updates_per_s=_rate(times),
         )
 
 
@@ -151,8 +151,9 @@ def _knows_last(channel: Any) -> bool:
     return any(subchannel.endpoint.weight == LAST for subchannel in pickable(channel))
 
 
-def _most_in_a_second(times: Sequence[float]) -> int:
-    return max((sum(at <= t < at + 1 for t in times) for at in times), default=0)
+def _rate(times: Sequence[float]) -> float:
+    """How often a second, from the first time to the last."""
+    return round((len(times) - 1) / (times[-1] - times[0]), 1) if len(times) > 1 else 0.0
 
 
 @contextlib.asynccontextmanager

@@ -40,6 +40,6 @@ def test_a_large_channel_that_changes_all_the_time_gets_ten_pickers_a_second():
     allow_open_files(600)
     found = scale.connect(600, changes_s=3)
     print("\n", found)
-    assert 0 < found["picker_updates_per_s"] <= 11  # the first and the last of a second, and between
+    assert 0 < found["picker_updates_per_s"] < 10.5
     assert found["channel_converge_s"] < 1 * SLACK
     assert found["channel_lag_p99_ms"] < 50 * SLACK

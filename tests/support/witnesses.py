@@ -21,7 +21,7 @@ from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.model import Change, Put
 from etcd_grpc.resolver import Resolver, Subscription
 
-__all__ = ["Truth", "Watcher", "Writer", "channels_to"]
+__all__ = ["Recorder", "Truth", "Watcher", "Writer", "channels_to"]
 
 _KEYS = 10  # of each writer; the first is never deleted
 _ATTEMPT_S = 1.0
@@ -176,7 +176,7 @@ class Truth:
         self._channel.close()
 
 
-class _Recorder:
+class Recorder:
     """A sink of the session's watcher that notes what it is given; times are of time.monotonic."""
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class Watcher:
     ) -> None:
         self._control = plane.acquire(config or EtcdConfig(endpoints=tuple(endpoints)))
         self._service = service
-        self.bare = _Recorder()
+        self.bare = Recorder()
         self.resolver: Resolver | None = None  # until we know it
         self.view: dict[str, str] = {}
         self.sizes: list[int] = []
