@@ -214,6 +214,17 @@ def test_without_space_etcd_reads_and_does_not_write(single: Cluster, client: Cl
     client.put("after")
 
 
+def test_an_operator_finds_a_member_that_can(divisible: Cluster) -> None:
+    with RawEtcd(divisible.endpoints[0]) as raw:
+        raw.put("k", "v")
+    divisible.partition(0)
+    assert divisible.admin.delete_prefix("k") == 1, "not put to the one that is cut off"
+    divisible.heal()
+    divisible.wait_healthy()
+    divisible.kill(divisible.leader())
+    assert divisible.admin.compact() > 1, "waits for a new leader"
+
+
 def test_keys_can_be_deleted_by_prefix(single: Cluster, client: Client) -> None:
     for key in ("svc/1", "svc/2", "svd/3"):
         client.put(key)

@@ -1,12 +1,14 @@
 """What an operator does to a running etcd with etcdctl, for tests: compaction, alarms, users.
 
-Everything is put to one member that answers; the next is tried only where one does not.
+Everything is put to one member after another, until one that can has done it: less those that are cut
+off, and for 10 s, in which a cluster that lost its leader finds another.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -27,6 +29,7 @@ Permission: TypeAlias = Literal["read", "write", "readwrite"]
 _T = TypeVar("_T")
 _TIMEOUT_S = 10.0  # etcd itself gives up after 5 s and two election timeouts
 _CATCH_UP_S = 2.0
+_POLL_S = 0.05
 _ANY_KEY = {"key": "AA==", "count_only": True}  # a zero byte
 _COMPACTED_ALREADY = "has been compacted"
 
@@ -76,7 +79,7 @@ class User:
 class Admin:
     """Operates the cluster whose answering members ``doors`` tells and which ``access`` opens.
 
-    Every method raises ``EtcdUnavailableError`` where no member answers, and ``EtcdError`` where etcd
+    Every method raises ``EtcdUnavailableError`` if no member could do it, and ``EtcdError`` if etcd
     refuses.
     """
 
@@ -204,13 +207,18 @@ class Admin:
         self._call(path, body, _Answer)
 
     def _call(self, path: str, body: Mapping[str, object], answer: type[_T]) -> _T:
-        problem = EtcdUnavailableError("no member runs")
-        for door in self._doors():
-            try:
-                return door.post(path, body, answer, _TIMEOUT_S)
-            except EtcdUnavailableError as error:
-                problem = error
-        raise problem
+        deadline = time.monotonic() + _TIMEOUT_S
+        problem: EtcdUnavailableError | None = None
+        while doors := self._doors():
+            for door in doors:
+                try:
+                    return door.post(path, body, answer, _TIMEOUT_S)
+                except EtcdUnavailableError as error:
+                    problem = error
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)  # a leader is being elected
+        raise problem or EtcdUnavailableError("no member runs")
 
 
 def _encoded(key: bytes) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Access", "Door"]
 
 _T = TypeVar("_T")
+_UNAVAILABLE = frozenset({408, 503, 504})  # cancelled, no leader, timed out
+_SERVERS_DEADLINE = "context deadline exceeded"  # comes as 500
 _NO_TOKEN = frozenset({400, 401, 403})  # "user name is empty", "invalid auth token", "denied"
 
 
@@ -53,7 +55,8 @@ class Door:
         """The text at ``path``.
 
         Raises:
-            EtcdError: refused; EtcdUnavailableError: no answer within ``timeout_s`` seconds.
+            EtcdError: refused; EtcdUnavailableError: no answer within ``timeout_s`` seconds, or that
+                there is no leader.
         """
         return self._accepted(path, *self._send("GET", path, "", timeout_s))
 
@@ -62,7 +65,7 @@ class Door:
 
         Raises:
             AuthenticationError: without permission; EtcdError: refused otherwise.
-            EtcdUnavailableError: no answer within ``timeout_s`` seconds.
+            EtcdUnavailableError: no answer within ``timeout_s`` seconds, or that there is no leader.
         """
         status, text = self._send("POST", path, json.dumps(body), timeout_s)
         if status in _NO_TOKEN and self.access.login is not None:
@@ -98,7 +101,9 @@ class Door:
     def _accepted(self, path: str, status: int, text: str) -> str:
         if status < 300:
             return text
-        kind = AuthenticationError if status in {401, 403} else EtcdError
+        kind = {401: AuthenticationError, 403: AuthenticationError}.get(status, EtcdError)
+        if status in _UNAVAILABLE or _SERVERS_DEADLINE in text:
+            kind = EtcdUnavailableError
         raise kind(f"etcd at {self.address} refused {path}: HTTP {status} {text.strip()}")
 
     def _understood(self, path: str, text: str, answer: type[_T]) -> _T:

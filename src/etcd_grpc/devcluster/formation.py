@@ -70,7 +70,7 @@ class Formation:
         self.settings = plan.settings
         tls = plan.settings.tls
         self.access = Access(None if tls is None else tls.context())
-        self.admin = Admin(lambda: [node.door for node in self.nodes if node.answering], self.access)
+        self.admin = Admin(lambda: [node.door for node in self.together if node.answering], self.access)
         self.network: PeerNetwork | None = None
         self.dissolved = False
         self._plan = plan

@@ -13,6 +13,7 @@ fault                         existing             new connections        in rea
                               for the server gone
 :meth:`~Proxy.delay`          late                 late                   a long way
 :meth:`~Proxy.reset_...`      reset                as before              a firewall forgot them
+:meth:`~Proxy.redirect`       go on                another server         etcd was replaced
 ============================  ===================  =====================  =========================
 
 All sockets belong to one event loop in a thread of its own (``etcd-grpc-proxy``); the methods may be
@@ -40,6 +41,7 @@ __all__ = ["Proxy"]
 
 _T = TypeVar("_T")
 _BACKLOG = 128
+_ACCEPT_AGAIN_S = 0.1
 _SCHEMES = ("http://", "https://")
 _NOT_RUNNING = "the proxy does not run: use it in a with block"
 
@@ -58,8 +60,8 @@ class Proxy:
     """
 
     def __init__(self, target: str, *, port: int | None = None) -> None:
-        self._scheme = next((scheme for scheme in _SCHEMES if target.startswith(scheme)), "")
-        self._target = _resolved(target.removeprefix(self._scheme))
+        self._scheme = _scheme(target)
+        self._target = _resolved(target)
         self._wanted_port = port
         self._reservation: ports.Reservation | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,12 +160,20 @@ class Proxy:
         """Deliver everything this much later, in each direction; it takes no throughput away."""
         self._do(self._delay(seconds))
 
+    def redirect(self, target: str) -> None:
+        """Forward new connections to another target; those that exist stay where they are.
+
+        Raises:
+            ConfigurationError: it is not an address.
+        """
+        self._do(self._retarget(_resolved(target)))
+
     def reset_connections(self) -> int:
         """Reset every connection; new ones are accepted.  Returns how many there were."""
         return self._do(self._reset())
 
     def mend(self) -> None:
-        """Undo all faults: listen, and forward without delay."""
+        """Undo all faults: listen, and forward without delay.  The target stays as it is."""
         self._do(self._delay(0.0), self._silence(_nobody), self._revive(), self._listen())
 
     def __enter__(self) -> Self:
@@ -204,7 +214,7 @@ class Proxy:
             listener.close()
             raise
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+        self._resume(listener)
 
     async def _refuse(self) -> int:
         if self._listener is not None:
@@ -213,19 +223,26 @@ class Proxy:
             self._listener = None
         return 0
 
+    def _resume(self, listener: socket.socket) -> None:
+        if listener is self._listener:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
     def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         try:
             client, (_, port) = listener.accept()
         except BlockingIOError:  # it was reset before we came
             return
         except OSError as error:  # no descriptor left, most likely
             _log.warning("the proxy at %s cannot accept a connection: %s", self.address, error)
+            loop.remove_reader(listener)
+            loop.call_later(_ACCEPT_AGAIN_S, self._resume, listener)
             return
         client.setblocking(False)
         self._accepted += 1
         link = Link(client, self._target, port, delay_s=self._delay_s)
         link.silence(self._silenced(port))
-        self._links[link] = task = asyncio.get_running_loop().create_task(link.run())
+        self._links[link] = task = loop.create_task(link.run())
         task.add_done_callback(lambda _: self._forget(link))
 
     def _forget(self, link: Link) -> None:
@@ -241,6 +258,9 @@ class Proxy:
         self._delay_s = seconds
         for link in self._links:
             link.delay_s = seconds
+
+    async def _retarget(self, target: Target) -> None:
+        self._target = target
 
     async def _vanish(self) -> int:
         for link in self._links:
@@ -263,9 +283,13 @@ class Proxy:
         return sum(link.client_open for link in self._links)
 
 
+def _scheme(target: str) -> str:
+    return next((scheme for scheme in _SCHEMES if target.startswith(scheme)), "")
+
+
 def _resolved(target: str) -> Target:
     """Family and address of ``host:port``, looked up once."""
-    host, _, port = target.rpartition(":")
+    host, _, port = target.removeprefix(_scheme(target)).rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
