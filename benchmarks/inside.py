@@ -18,7 +18,7 @@ def pickable(channel: etcd_grpc.Channel) -> tuple[Any, ...]:
     The same object is returned until that set changes.
     """
     picker = cast("Any", channel._dispatcher._picker)
-    return () if picker is None else cast("tuple[Any, ...]", picker._ready)
+    return () if picker is None else cast("tuple[Any, ...]", picker._members)
 
 
 def etcd_member(channel: etcd_grpc.Channel) -> str:
