@@ -26,6 +26,11 @@ FIGURES = {
     },
     "propagation": {"p50_ms", "p99_ms", "put_p50_ms"},
     "endpoints": {"rss_mb", "threads", "connect_s"},
+    "pick": {
+        f"{policy}_{endpoints}_us"
+        for policy in ("round_robin", "least_request", "ring_hash", "outlier_detection")
+        for endpoints in (10, 10_000)
+    },
 }
 SETUP = {"etcd_grpc", "python", "grpcio", "protobuf", "etcd", "cpus", "quick", "load_before"}
 

@@ -1,7 +1,8 @@
 """``canary``: a percentage of the calls to the endpoints that match, the rest to the others.
 
 The percentage holds however many endpoints there are of either kind, unlike a weight.  0 sends
-nothing to those that match; if one kind is missing, the other gets all.
+nothing to those that match, 100 nothing to the others; else, if one kind is missing, the other gets
+all.
 """
 
 from __future__ import annotations

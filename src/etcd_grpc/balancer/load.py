@@ -64,12 +64,14 @@ class Ejection:
     Attributes:
         until_s: When it may be tried again.
         why: For people.
+        base_s: What its time is a multiple of.
         probing: That time has passed, and its answer to one call is awaited.
         seen: Its counts of successes and failures when the probing began.
     """
 
     until_s: float
     why: str
+    base_s: float
     probing: bool = False
     seen: tuple[int, int] = (0, 0)
 

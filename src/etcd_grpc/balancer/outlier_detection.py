@@ -171,7 +171,7 @@ class OutlierDetection:
             stats.ejection = replace(ejection, probing=True, seen=_counts(stats))
             return True
         if stats.failures > ejection.seen[1]:
-            self._hold(stats, self._settings.consecutive_base_ejection_time, "failed when tried", now)
+            self._hold(stats, ejection.base_s, "failed when tried", now)
         elif stats.successes > ejection.seen[0]:
             stats.ejection = None
             stats.in_a_row = 0
@@ -193,7 +193,7 @@ class OutlierDetection:
         stats.ejections += 1
         most_s = max(base_s, self._settings.max_ejection_time)
         held_s = min(base_s * stats.ejections, most_s) * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
-        stats.ejection = Ejection(now + held_s, why)
+        stats.ejection = Ejection(now + held_s, why, base_s)
         stats.in_a_row = 0
 
     def _sweep(self, now: float) -> bool:

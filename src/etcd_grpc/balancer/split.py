@@ -42,15 +42,18 @@ class Split:
     def picker(self, groups: Mapping[str, tuple[float, Members[C]]]) -> Picker[C] | None:
         """A picker for ``groups``: by name, the share of calls and the members.
 
-        A group without members gets no call; its share goes to the others in proportion.
+        A group with a share of 0 gets no call.  Nor does one without members; its share goes to the
+        others in proportion.
         """
         shares, pickers, kept = [], [], {}
         for name, (share, members) in groups.items():
             if not members:
                 continue
             child = kept[name] = self._children.get(name) or self._make()
+            if share <= 0:
+                continue
             picker = child.picker([c for c, _ in members], [w for _, w in members])
-            if picker is not None and share > 0:
+            if picker is not None:
                 shares.append(share)
                 pickers.append(picker)
         self._children = kept
