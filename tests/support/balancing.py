@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,9 @@ class Set:
         return ticket.finish(code)
 
 
-def balancer(policy: PolicyArgument, clock: Clock | None = None, seed: int = 1) -> Balancer:
+def balancer(
+    policy: PolicyArgument, clock: Callable[[], float] | None = None, seed: int = 1
+) -> Balancer:
     return Balancer(parse_policy(policy), random.Random(seed), clock or Clock())
 
 

@@ -66,14 +66,14 @@ class Ejection:
         why: For people.
         base_s: What its time is a multiple of.
         probing: That time has passed, and its answer to one call is awaited.
-        seen: Its counts of successes and failures when the probing began.
+        seen: Its successes, failures and calls in flight when the probing began.
     """
 
     until_s: float
     why: str
     base_s: float
     probing: bool = False
-    seen: tuple[int, int] = (0, 0)
+    seen: tuple[int, int, int] = (0, 0, 0)
 
 
 class Average:

@@ -159,7 +159,7 @@ class OutlierDetection:
     def _probe(self, candidate: Candidate) -> bool:
         """Whether the next call may try this endpoint: one at a time, where the child allows it."""
         stats = candidate.stats
-        if stats.ejection is None or not stats.ejection.probing or stats.in_flight:
+        if stats.ejection is None or not stats.ejection.probing or _tried(stats, stats.ejection):
             return False
         return bool(select(self._child, [candidate.endpoint]))
 
@@ -168,7 +168,8 @@ class OutlierDetection:
         if not ejection.probing:
             if now < ejection.until_s:
                 return False
-            stats.ejection = replace(ejection, probing=True, seen=_counts(stats))
+            seen = (*_counts(stats), len(stats.in_flight))
+            stats.ejection = replace(ejection, probing=True, seen=seen)
             return True
         if stats.failures > ejection.seen[1]:
             self._hold(stats, ejection.base_s, "failed when tried", now)
@@ -177,7 +178,7 @@ class OutlierDetection:
             stats.in_a_row = 0
             self._out -= 1
         else:
-            return not stats.in_flight  # not yet tried, or the call got lost on the way: offer it again
+            return not _tried(stats, ejection)  # perhaps the call got lost on the way: offer it again
         return True
 
     def _eject(self, stats: Stats, base_s: float, why: str, now: float) -> bool:
@@ -271,3 +272,8 @@ class _Probing(Generic[T]):
 
 def _counts(stats: Stats) -> Counts:
     return (stats.successes, stats.failures)
+
+
+def _tried(stats: Stats, ejection: Ejection) -> bool:
+    """Whether a call is under way that was not when the probing began: a stream may be older."""
+    return len(stats.in_flight) > ejection.seen[2]
