@@ -23,9 +23,9 @@ Two things are different here, for the same reason: *what is not known must not 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import exp
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -158,15 +158,13 @@ class Stats:
         cost_s, stamp_s = self.cost
         if not ok:
             rtt_s = max(rtt_s, cost_s, average.cost_s)
-        elif average.cost_s:
-            average.cost_s += (max(rtt_s, cost_s) - average.cost_s) * _AVERAGE_SHARE
-        else:
-            average.cost_s = rtt_s
-        if rtt_s < cost_s:
-            rtt_s += (cost_s - rtt_s) * math.exp(min(0.0, stamp_s - now) / TAU_S)
+        elif rtt_s < cost_s:
+            rtt_s += (cost_s - rtt_s) * exp((stamp_s - now) / TAU_S if stamp_s < now else 0.0)
         self.cost = (rtt_s, now)
         ejection = self.ejection
         if ok:
+            average_s = average.cost_s
+            average.cost_s = average_s + (rtt_s - average_s) * _AVERAGE_SHARE if average_s else rtt_s
             self.successes += 1
             self.in_a_row = 0
             return ejection is not None and ejection.probing
@@ -184,7 +182,7 @@ class Stats:
         cost_s, stamp_s = self.cost
         if not cost_s:
             return average_s
-        return average_s + (cost_s - average_s) * math.exp(min(0.0, stamp_s - now) / TAU_S)
+        return average_s + (cost_s - average_s) * exp((stamp_s - now) / TAU_S if stamp_s < now else 0.0)
 
     def tell(
         self, utilization: float, qps: float, eps: float, now: float, *, expiration_s: float = 180.0
