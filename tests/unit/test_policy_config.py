@@ -134,10 +134,18 @@ def test_slow_start_refuses_a_child_that_weights_do_not_move() -> None:
         parse_policy({"slow_start": {"childPolicy": [{"outlier_detection": {}}]}})
 
 
+@pytest.mark.parametrize("wrapper", ["outlier_detection", "slow_start"])
+def test_wrapper_that_changes_endpoints_may_stand_once(wrapper: str) -> None:
+    innermost: dict[str, Any] = {wrapper: {"childPolicy": [{"random": {}}]}}
+    inner = {"filter": {"match": {"zone": "a"}, "childPolicy": [innermost]}}
+    with pytest.raises(ConfigurationError, match=f"{wrapper}: filter > {wrapper} > random has another"):
+        parse_policy({wrapper: {"childPolicy": [inner]}})
+
+
 def test_policies_may_not_be_nested_without_end() -> None:
     config: list[Any] = [{"round_robin": {}}]
     for _ in range(50):
-        config = [{"outlier_detection": {"childPolicy": config}}]
+        config = [{"subset": {"subsetSize": 1, "childPolicy": config}}]
     with pytest.raises(ConfigurationError, match="more than 16"):
         parse_policy(config)
 

@@ -134,6 +134,15 @@ def test_reports_survive_an_update_of_the_set() -> None:
     assert found["a"] / found["b"] == pytest.approx(3, rel=0.02)
 
 
+def test_blackout_begins_anew_with_a_new_connection() -> None:
+    made = Set()
+    nodes = made.nodes("a", "b")
+    tell(made, {"a": 0.25, "b": 0.75})
+    nodes[0].stats.connect()
+    nodes[0].stats.tell(0.25, 100, 0, made.clock.now)
+    assert spread(picks(wrr(made).picker(nodes), 900), "ab") == 0
+
+
 def test_weights_are_computed_at_the_update_period_but_never_more_often_than_every_100_ms() -> None:
     for period, expected in (("1s", 1.0), ("5s", 5.0), ("0s", 0.1)):
         made = Set()

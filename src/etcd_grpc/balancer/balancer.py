@@ -4,8 +4,8 @@ The channel
 
 1. connects to the endpoints that ``select`` returns,
 2. publishes ``picker(...)`` of those that are connected, at every change of that set,
-3. calls ``tick`` when ``next_tick`` is due and when an ``observe`` or ``finish`` asked for it, and
-   publishes a new picker if it returns True,
+3. calls ``tick`` when ``next_tick`` is due and soon after an ``observe`` or ``finish`` asked for it
+   (many may share one), and publishes a new picker if it returns True,
 
 all on one thread.  Calls, on any thread, use the picker and the candidate's ``stats``: only if
 ``wants_call`` they make a ``Call`` for it, only if ``wants_outcomes`` they tell how they ended.
@@ -67,7 +67,7 @@ class Balancer:
         What has weight 0 gets no call, by any policy.
         """
         weights = [candidate.endpoint.weight for candidate in candidates]
-        if not all(weight > 0 for weight in weights):
+        if weights and not min(weights) > 0:
             pairs = [pair for pair in zip(candidates, weights, strict=True) if pair[1] > 0]
             candidates, weights = [c for c, _ in pairs], [w for _, w in pairs]
         return self._policy.picker(candidates, weights) if candidates else None

@@ -137,8 +137,10 @@ class Stats:
     def connect(self) -> list[None]:
         """The list in which the calls on a new connection are counted.
 
-        The calls on the connection before it still end in the list they began in.
+        The calls on the connection before it still end in the list they began in, and the blackout of
+        load reports begins anew (gRFC A58).
         """
+        self.report = None
         self.in_flight = []
         return self.in_flight
 

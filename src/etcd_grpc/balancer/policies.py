@@ -60,6 +60,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 
 PolicyArgument = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+_ONCE = frozenset({"outlier_detection", "slow_start"})  # two would both write to, or ramp, the same
 _MOST_LAYERS = 16  # no sensible configuration comes near; a hostile one must not exhaust the stack
 
 
@@ -141,9 +142,16 @@ def _configured(name: str, raw: Any, inside: str, deeper: int) -> PolicyConfig:
     if listed is None:
         return PolicyConfig(name, settings)
     child = _parse(listed, f" in {name}{inside}", deeper - 1)
+    _check_child(name, child, inside)
+    return PolicyConfig(name, settings, child)
+
+
+def _check_child(name: str, child: PolicyConfig, inside: str) -> None:
+    """What a wrapper cannot wrap."""
+    if name in _ONCE and any(layer.name == name for layer in child.layers()):
+        raise ConfigurationError(f"policy {name}{inside}: {child} has another {name}")
     if name == "slow_start" and not all(layer.settings.heeds_weights for layer in child.layers()):
         heeding = sorted(n for n, kind in POLICIES.items() if kind.heeds_weights)
         raise ConfigurationError(
             f"policy slow_start{inside}: {child} does not heed weights; {', '.join(heeding)} do"
         )
-    return PolicyConfig(name, settings, child)
