@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
 from tests.support.calls import who
 from tests.support.waiting import wait_until
@@ -51,3 +52,13 @@ async def test_calls_go_through_an_asyncio_channel(etcd, service, config):
         call = channel.unary_unary("/echo/UnaryUnary")
         served = {who(await call(b"x", timeout=5)) for _ in range(100)}
     assert 1 <= len(served) <= used
+
+
+def test_call_that_no_endpoint_may_get_fails_at_once_and_says_why(etcd, service, echoes, announce):
+    announce(echoes[0].address)
+    policy = {"loadBalancingConfig": [{"filter": {"match": {"version": "v9"}}}]}
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, service_config=policy) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "filter > round_robin) allows none of the 1 connected" in caught.value.details()

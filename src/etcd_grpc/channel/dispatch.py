@@ -177,6 +177,10 @@ class Dispatcher(Generic[C]):
         if not subchannels:
             return f"no instance of service {service} takes calls; {resolver.status()}"
         count = len(subchannels)
+        connected = sum(s.state is grpc.ChannelConnectivity.READY for s in subchannels)
+        if connected and running.subchannels.picker is None:
+            which = f"the policy ({self.spec.policy}) allows none of the {connected} connected"
+            return f"{which} instances of service {service}; {resolver.status()}"
         which = "the only instance" if count == 1 else f"none of the {count} instances"
         verb = "is not connected" if count == 1 else "is connected"
         shown = ", ".join(s.endpoint.address for s in subchannels[:5])

@@ -296,6 +296,8 @@ class SubchannelSet(Generic[C]):
         ready = [s for s in self._subchannels.values() if s.connected()]
         self.picker = self._balancer.picker(ready)
         self.state = self._aggregate(bool(ready))
+        if ready and self.picker is None:  # the policy wants none of them: there is nothing to wait for
+            self.state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
         self._on_change()
 
     def _aggregate(self, ready: bool) -> grpc.ChannelConnectivity:
