@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import call_overhead, endpoints, propagation, recovery, scale
+from benchmarks import call_overhead, endpoints, pick, propagation, recovery, scale
 from benchmarks.outcome import BenchmarkError, Outcome, Size, load_average, machine
 from etcd_grpc.errors import EtcdGrpcError
 
@@ -20,6 +20,7 @@ __all__ = ["main"]
 _BENCHMARKS: Mapping[str, Callable[[Size], Outcome]] = {
     "call_overhead": call_overhead.run,
     "endpoints": endpoints.run,
+    "pick": pick.run,
     "propagation": propagation.run,
     "recovery": recovery.run,
     "scale": scale.run,

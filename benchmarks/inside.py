@@ -19,7 +19,7 @@ def pickable(channel: etcd_grpc.Channel | etcd_grpc.aio.Channel) -> tuple[Any, .
     The same object is returned until that set changes.
     """
     picker = cast("Any", channel._dispatcher._picker)
-    return () if picker is None else cast("tuple[Any, ...]", picker._ready)
+    return () if picker is None else cast("tuple[Any, ...]", picker._members)
 
 
 def etcd_member(channel: etcd_grpc.Channel) -> str:

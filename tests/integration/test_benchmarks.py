@@ -28,6 +28,11 @@ FIGURES = {
     "endpoints": {"rss_mb", "threads", "connect_s"},
     "recovery": {"peak_requests_per_100ms", "recovered_all_s", "kept_alive_all_s", "streams"},
     "scale": {"resolve_s", "rss_mb", "lag_p99_ms", "changes_per_s", "picker_updates_per_s"},
+    "pick": {
+        f"{policy}_{endpoints}_us"
+        for policy in ("round_robin", "least_request", "ring_hash", "outlier_detection")
+        for endpoints in (10, 10_000)
+    },
 }
 SETUP = {"etcd_grpc", "python", "grpcio", "protobuf", "etcd", "cpus", "quick", "load_before"}
 

@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
 import random
 
 import grpc
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.balancing import Set, balancer, picks, spread
 
-from etcd_grpc.balancer.round_robin import RoundRobin
 from etcd_grpc.balancer.service_config import RetryPolicy, Throttling
 from etcd_grpc.channel.retry import Attempts, Throttle
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.methods import prefix_end
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+NAMES = "abcdefghijkl"
 seeds = st.integers(0, 2**32)
 seconds = st.floats(0.001, 100)
-
-
-def spread(picked: list[int], members: int) -> int:
-    counts = collections.Counter(picked)
-    shares = [counts[member] for member in range(members)]
-    return max(shares) - min(shares)
 
 
 @given(seeds, st.lists(st.tuples(st.integers(1, 12), st.integers(0, 60)), max_size=12))
 def test_shares_are_exact_to_one_call_however_the_set_changes(
     seed: int, phases: list[tuple[int, int]]
 ) -> None:
-    policy = RoundRobin(random.Random(seed))
+    policy = balancer("round_robin", seed=seed)
     for members, calls in phases:
-        picker = policy.picker(range(members))
-        picked = [picker.pick() for _ in range(calls)]
-        assert spread(picked, members) <= 1
+        nodes = Set().nodes(*NAMES[:members])
+        picked = picks(policy.picker(nodes), calls)
+        assert spread(picked, NAMES[:members]) <= 1
         for start in range(0, calls - members + 1, members):
-            assert set(picked[start : start + members]) == set(range(members))
+            assert set(picked[start : start + members]) == set(NAMES[:members])
 
 
 @given(seeds, st.integers(1, 12), st.lists(st.integers(1, 20), max_size=20))
 def test_publishing_the_same_set_again_never_disturbs_the_turn(
     seed: int, members: int, calls: list[int]
 ) -> None:
-    policy = RoundRobin(random.Random(seed))
+    policy = balancer("round_robin", seed=seed)
+    nodes = Set().nodes(*NAMES[:members])
     picked: list[int] = []
     for count in calls:
-        picker = policy.picker(range(members))
-        picked += [picker.pick() for _ in range(count)]
+        picked += [NAMES.index(name) for name in picks(policy.picker(nodes), count)]
     for first, second in itertools.pairwise(picked):
         assert second == (first + 1) % members
 

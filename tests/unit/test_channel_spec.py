@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.support.balancing import Clock, Set
 
 import etcd_grpc
 from etcd_grpc.channel.spec import ChannelSpec
@@ -30,9 +31,11 @@ def test_defaults() -> None:
     made = spec()
     assert made.target == Target("greeter")
     assert made.etcd == EtcdConfig(("10.9.9.9:2379",))
-    assert made.policy == "round_robin"
+    assert made.policy.name == "round_robin"
     assert made.credentials is None
-    assert len(made.make_policy(random.Random(1)).picker(["a"])) == 1
+    picker = made.make_balancer(random.Random(1), Clock()).picker(Set().nodes("a"))
+    assert picker is not None
+    assert len(picker) == 1
 
 
 def test_etcd_comes_from_the_environment_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +97,11 @@ def test_certificate_file_that_is_missing_is_an_error_where_the_channel_is_made(
 def test_unknown_policy_error_names_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="round_robin"):
         spec(policy="no_such_policy")
+
+
+def test_policy_is_a_name_or_a_configuration_and_wins_over_the_service_config() -> None:
+    config: dict[str, Any] = {"loadBalancingConfig": [{"pick_first": {}}]}
+    assert spec(service_config=config).policy.name == "pick_first"
+    assert spec(service_config=config, policy="least_request").policy.name == "least_request"
+    layered = {"outlier_detection": {"childPolicy": [{"least_request": {"load": "peak_ewma"}}]}}
+    assert str(spec(policy=layered).policy) == "outlier_detection > least_request"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from typing import Any
 
 import grpc
 import pytest
 
 from etcd_grpc.balancer.service_config import (
-    POLICIES,
     MethodConfig,
     RetryPolicy,
     ServiceConfig,
@@ -44,7 +42,7 @@ def retry(**changes: Any) -> RetryPolicy:
 @pytest.mark.parametrize("config", [None, {}, "{}", '{"methodConfig": []}'])
 def test_nothing_configured_means_round_robin_and_no_retries(config: Any) -> None:
     parsed = ServiceConfig(config)
-    assert parsed.policy == "round_robin"
+    assert parsed.policy.name == "round_robin"
     assert parsed.throttling is None
     assert parsed.method("/a.B/C") == MethodConfig(None, None, None)
 
@@ -118,7 +116,7 @@ def test_unknown_fields_are_ignored() -> None:
     ],
 )
 def test_first_policy_that_is_known_is_taken(listed: list[Any]) -> None:
-    assert ServiceConfig({"loadBalancingConfig": listed}).policy == "round_robin"
+    assert ServiceConfig({"loadBalancingConfig": listed}).policy.name == "round_robin"
 
 
 @pytest.mark.parametrize("listed", [[], [{}], [{"not_known_here": {}}]])
@@ -127,11 +125,12 @@ def test_list_without_a_known_policy_is_refused_and_the_known_ones_named(listed:
         ServiceConfig({"loadBalancingConfig": listed})
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_of_the_table_makes_pickers(name: str) -> None:
-    picker = POLICIES[name](random.Random(1)).picker(["a", "b", "c"])
-    assert len(picker) == 3
-    assert picker.pick() in {"a", "b", "c"}
+def test_settings_of_the_policy_are_read_and_a_wrong_one_is_named() -> None:
+    listed = [{"least_request": {"choiceCount": 3}}]
+    assert ServiceConfig({"loadBalancingConfig": listed}).policy.settings.choice_count == 3  # type: ignore[attr-defined]
+    listed = [{"least_request": {"choiceCount": 1}}]
+    with pytest.raises(ConfigurationError, match=r"service config: policy least_request.*choiceCount"):
+        ServiceConfig({"loadBalancingConfig": listed})
 
 
 # Names.

@@ -1,4 +1,4 @@
-"""``round_robin``: one after the other.
+"""``round_robin``: one after the other, exact to one call.  Weights do not matter, as in gRPC.
 
 The position belongs to the policy and goes on over changes of the set, so a set that changes often
 does not favour its first members; it starts at random, so that many clients that start together do
@@ -8,40 +8,40 @@ not all call the same instance first.
 from __future__ import annotations
 
 import itertools
-import random
-from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
 
-__all__ = ["RoundRobin"]
+import msgspec
 
-T = TypeVar("T")
+from etcd_grpc.balancer.base import Candidate, Picker, Setup
+from etcd_grpc.balancer.turns import RoundTurns
+
+__all__ = ["RoundRobin", "RoundRobinSettings"]
+
+C = TypeVar("C", bound=Candidate)
+
+
+class RoundRobinSettings(msgspec.Struct, frozen=True):
+    """There are none."""
+
+    wants_call: ClassVar[bool] = False
+    wants_outcomes: ClassVar[bool] = False
+    heeds_weights: ClassVar[bool] = False
+
+    def build(self, setup: Setup) -> RoundRobin:
+        """A new policy."""
+        return RoundRobin(setup)
 
 
 class RoundRobin:
     """The policy.
 
     Args:
-        rng: Chooses where to start.
+        setup: Its ``rng`` chooses where to start.
     """
 
-    def __init__(self, rng: random.Random) -> None:
-        self._positions = itertools.count(rng.randrange(1 << 16))
+    def __init__(self, setup: Setup) -> None:
+        self._positions = itertools.count(setup.rng.randrange(1 << 16))
 
-    def picker(self, ready: Sequence[T]) -> _Picker[T]:
-        return _Picker(tuple(ready), self._positions)
-
-
-class _Picker(Generic[T]):
-    __slots__ = ("_positions", "_ready")
-
-    def __init__(self, ready: tuple[T, ...], positions: Iterator[int]) -> None:
-        self._ready = ready
-        self._positions = positions
-
-    def pick(self) -> T:
-        # next() on a count is one atomic step, so threads need no lock and no call is counted twice.
-        ready = self._ready
-        return ready[next(self._positions) % len(ready)]
-
-    def __len__(self) -> int:
-        return len(self._ready)
+    def picker(self, candidates: Sequence[C], weights: Sequence[float]) -> Picker[C]:  # noqa: ARG002
+        return RoundTurns(candidates, self._positions)

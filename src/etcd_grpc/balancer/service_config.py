@@ -7,26 +7,20 @@ that gRPC knows and we do not yet act on are refused if ignoring them could lose
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import msgspec
 
-from etcd_grpc.balancer.base import Policy
-from etcd_grpc.balancer.round_robin import RoundRobin
+from etcd_grpc.balancer.policies import PolicyConfig, parse_policy
+from etcd_grpc.balancer.settings import seconds
 from etcd_grpc.errors import ConfigurationError
 
-__all__ = ["POLICIES", "MethodConfig", "RetryPolicy", "ServiceConfig", "Throttling"]
-
-# The table of policies: a new one is one file and one line here.
-POLICIES: Mapping[str, Callable[[random.Random], Policy]] = {"round_robin": RoundRobin}
+__all__ = ["MethodConfig", "RetryPolicy", "ServiceConfig", "Throttling"]
 
 _MAX_ATTEMPTS = 5  # gRFC A6: higher values are treated as 5
-_DURATION = re.compile(r"([0-9]{1,12}(\.[0-9]{1,9})?|\.[0-9]{1,9})s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +59,10 @@ class ServiceConfig:
 
     Raises:
         ConfigurationError: It is malformed; the message names the field.
+
+    Attributes:
+        policy: The balancing policy; ``round_robin`` if none is configured.
+        throttling: When not to retry; None without ``retryThrottling``.
     """
 
     def __init__(self, config: str | Mapping[str, Any] | None = None) -> None:
@@ -127,17 +125,11 @@ class _Config(msgspec.Struct):
     throttling: _Throttling | None = msgspec.field(name="retryThrottling", default=None)
 
 
-def _policy(config: _Config) -> str:
-    """The first policy of the list that we know, as gRPC chooses."""
-    if config.balancing is None:
-        return "round_robin"
-    names = [name for item in config.balancing for name in item]
-    for name in names:
-        if name in POLICIES:
-            return name
-    raise ConfigurationError(
-        f"service config: no known policy among {names}; known are {', '.join(sorted(POLICIES))}"
-    )
+def _policy(config: _Config) -> PolicyConfig:
+    try:
+        return parse_policy("round_robin" if config.balancing is None else config.balancing)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"service config: {error}") from error
 
 
 def _method(item: _MethodConfig) -> MethodConfig:
@@ -183,11 +175,10 @@ def _throttling(item: _Throttling) -> Throttling:
 
 
 def _seconds(text: str, name: str) -> float:
-    if not _DURATION.fullmatch(text):
-        raise ConfigurationError(
-            f"service config: {name} {text!r} is not a duration such as '0.1s' or '2s'"
-        )
-    return float(text[:-1])
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise ConfigurationError(f"service config: {name} {error}") from None
 
 
 def _code(code: str | int) -> grpc.StatusCode:

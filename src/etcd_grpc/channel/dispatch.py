@@ -24,6 +24,7 @@ import grpc
 from etcd_grpc import plane
 from etcd_grpc.balancer.base import Picker
 from etcd_grpc.balancer.service_config import RetryPolicy
+from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.spec import ChannelSpec
 from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
@@ -118,11 +119,12 @@ class Dispatcher(Generic[C]):
                 return
             control = plane.acquire(self.spec.etcd)
             home = loop or control.session.loop
-            policy = self.spec.make_policy(self.rng)
+            balancer = self.spec.make_balancer(self.rng, time.monotonic)
+            stats = StatsTable(time.monotonic)
             self._running = _Running(
                 control,
                 home,
-                SubchannelSet(home, self._connector, policy, self._set_changed),
+                SubchannelSet(home, self._connector, balancer, stats, self._set_changed),
                 Subscription(home, self._endpoints_changed),
             )
             self.state = grpc.ChannelConnectivity.CONNECTING
@@ -175,6 +177,10 @@ class Dispatcher(Generic[C]):
         if not subchannels:
             return f"no instance of service {service} takes calls; {resolver.status()}"
         count = len(subchannels)
+        connected = sum(s.state is grpc.ChannelConnectivity.READY for s in subchannels)
+        if connected and running.subchannels.picker is None:
+            which = f"the policy ({self.spec.policy}) allows none of the {connected} connected"
+            return f"{which} instances of service {service}; {resolver.status()}"
         which = "the only instance" if count == 1 else f"none of the {count} instances"
         verb = "is not connected" if count == 1 else "is connected"
         shown = ", ".join(s.endpoint.address for s in subchannels[:5])

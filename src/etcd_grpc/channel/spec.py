@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 
-from etcd_grpc.balancer.base import Policy
-from etcd_grpc.balancer.service_config import POLICIES, ServiceConfig
+from etcd_grpc.balancer.balancer import Balancer
+from etcd_grpc.balancer.base import Clock
+from etcd_grpc.balancer.policies import PolicyArgument, PolicyConfig, parse_policy
+from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.config import EtcdArgument, EtcdConfig
-from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.target import Target, parse_target
 
 __all__ = ["ChannelSpec", "Options"]
@@ -30,7 +31,7 @@ class ChannelSpec:
         target: Which service.
         etcd: Where it is looked up.
         service_config: Methods' timeouts and retries.
-        policy: Name of the balancing policy.
+        policy: The balancing policy.
         options: Channel options for each real channel.
         credentials: None for plaintext.
         compression: The channels' default compression.
@@ -39,7 +40,7 @@ class ChannelSpec:
     target: Target
     etcd: EtcdConfig
     service_config: ServiceConfig
-    policy: str
+    policy: PolicyConfig
     options: Options
     credentials: grpc.ChannelCredentials | None
     compression: grpc.Compression | None
@@ -53,12 +54,13 @@ class ChannelSpec:
         credentials: grpc.ChannelCredentials | None,
         *,
         etcd: EtcdArgument,
-        policy: str | None,
+        policy: PolicyArgument | None,
         service_config: str | Mapping[str, Any] | None,
     ) -> ChannelSpec:
         """Gather the arguments of a channel function.
 
-        The service config is the argument, else the ``grpc.service_config`` channel option.
+        The service config is the argument, else the ``grpc.service_config`` channel option; ``policy``
+        wins over its ``loadBalancingConfig``.
 
         Raises:
             ConfigurationError: One of them is wrong.
@@ -67,11 +69,7 @@ class ChannelSpec:
         if service_config is None:
             service_config = next((value for name, value in given if name == _SERVICE_CONFIG), None)
         parsed = ServiceConfig(service_config)
-        chosen = policy or parsed.policy
-        if chosen not in POLICIES:
-            raise ConfigurationError(
-                f"unknown policy {chosen!r}; known are {', '.join(sorted(POLICIES))}"
-            )
+        chosen = parse_policy(policy) if policy else parsed.policy
         config = EtcdConfig.of(etcd)
         config.certificates()  # a file that is missing is told here, not at the first call
         # Each endpoint has its own connection: one that is put again must not inherit the reconnect
@@ -88,6 +86,6 @@ class ChannelSpec:
             compression,
         )
 
-    def make_policy(self, rng: random.Random) -> Policy:
-        """A new policy of the chosen name."""
-        return POLICIES[self.policy](rng)
+    def make_balancer(self, rng: random.Random, clock: Clock) -> Balancer:
+        """A new balancer with the chosen policy; ``clock`` is the one that stamps statistics."""
+        return Balancer(self.policy, rng, clock)

@@ -17,7 +17,10 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 
-from etcd_grpc.balancer.base import Picker, Policy
+from etcd_grpc.balancer.balancer import Balancer
+from etcd_grpc.balancer.base import Picker
+from etcd_grpc.balancer.load import Stats
+from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.connectivity import READY, Probe, probe_of, state_of
 from etcd_grpc.model import Change, Endpoint, Put, Status
 
@@ -53,24 +56,42 @@ class Connector(Protocol[C]):
 
 
 class Subchannel(Generic[C]):
-    """One endpoint and the real channel to it.
+    """One endpoint and the real channel to it: a ``Candidate`` of the policy.
 
-    ``in_flight`` holds one item for each call under way.  Appending to and popping from a list is
-    atomic, so the count is exact without a lock.
+    ``stats`` are the endpoint's and outlive the subchannel; ``in_flight`` are the calls on this one,
+    one item for each.  Appending to and popping from a list is atomic, so the count is exact without a
+    lock.
     """
 
-    __slots__ = ("channel", "closed", "ended", "endpoint", "in_flight", "probe", "reported", "state")
+    __slots__ = (
+        "channel",
+        "closed",
+        "ended",
+        "endpoint",
+        "in_flight",
+        "probe",
+        "reported",
+        "state",
+        "stats",
+    )
 
-    def __init__(self, endpoint: Endpoint, channel: C) -> None:
+    def __init__(self, endpoint: Endpoint, channel: C, stats: Stats) -> None:
         self.endpoint = endpoint
+        self.stats = stats
         self.channel = channel
         self.probe: Probe = probe_of(channel)
-        in_flight: list[None] = []
+        in_flight = stats.connect()
         self.in_flight = in_flight
         self.ended: Callable[[object], None] = lambda _call: in_flight.pop()  # a done callback
         self.state = grpc.ChannelConnectivity.IDLE
         self.reported = False
         self.closed = False
+
+    def follow(self, endpoint: Endpoint, stats: Stats) -> None:
+        """The entry was changed, perhaps by another process at the same address."""
+        self.endpoint = endpoint
+        self.stats = stats
+        stats.in_flight = self.in_flight
 
     def connected(self) -> bool:
         """Whether a call could leave at this moment.  Any thread."""
@@ -99,7 +120,8 @@ class SubchannelSet(Generic[C]):
     Args:
         loop: The loop on which everything but ``report`` and reading ``picker`` happens.
         connector: Makes the real channels.
-        policy: Makes the pickers.
+        balancer: Makes the pickers.
+        stats: What is known of each endpoint.
         on_change: Called on the loop after ``picker`` or ``state`` may have changed.
     """
 
@@ -107,12 +129,14 @@ class SubchannelSet(Generic[C]):
         self,
         loop: asyncio.AbstractEventLoop,
         connector: Connector[C],
-        policy: Policy,
+        balancer: Balancer,
+        stats: StatsTable,
         on_change: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._connector = connector
-        self._policy = policy
+        self._balancer = balancer
+        self._stats = stats
         self._on_change = on_change
         self._subchannels: dict[str, Subchannel[C]] = {}
         self._leaving: list[Subchannel[C]] = []
@@ -175,12 +199,13 @@ class SubchannelSet(Generic[C]):
         if known is not None:
             same = known.endpoint.address == endpoint.address
             if same and known.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                known.endpoint = endpoint
+                known.follow(endpoint, self._stats.enter(endpoint))
                 return
             # Another address; or it was written again, so a new process may be listening there: do not
             # wait for the end of gRPC's reconnect backoff.
             self._remove(endpoint.key)
-        subchannel = Subchannel(endpoint, self._connector.connect(endpoint.address))
+        channel = self._connector.connect(endpoint.address)
+        subchannel = Subchannel(endpoint, channel, self._stats.enter(endpoint))
         self._subchannels[endpoint.key] = subchannel
         self._unready[endpoint.key] = subchannel
         self._poll_s = _POLL_FIRST_S
@@ -189,6 +214,7 @@ class SubchannelSet(Generic[C]):
     def _remove(self, key: str) -> None:
         subchannel = self._subchannels.pop(key, None)
         if subchannel is not None:
+            self._stats.leave(key)
             self._unready.pop(key, None)
             self._leaving.append(subchannel)
             self._loop.call_later(_CLOSE_AFTER_S, self._close_when_idle, subchannel)
@@ -241,6 +267,7 @@ class SubchannelSet(Generic[C]):
             changed |= subchannel.look()
             if subchannel.state is grpc.ChannelConnectivity.READY:
                 del self._unready[key]
+                changed = True  # also if a report was the first to see it
             elif subchannel.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 connecting = True
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
@@ -267,9 +294,18 @@ class SubchannelSet(Generic[C]):
         if self._first_until is not None and now < self._first_until and self._connecting():
             return
         self._published_at = now
-        ready = [s for s in self._subchannels.values() if s.connected()]
-        self.picker = self._policy.picker(ready) if ready else None
+        ready = []
+        for key, subchannel in self._subchannels.items():
+            if subchannel.connected():
+                ready.append(subchannel)
+            elif key not in self._unready:  # gone since it was last looked at
+                self._unready[key] = subchannel
+                self._poll_s = _POLL_FIRST_S
+                self._poll_soon()
+        self.picker = self._balancer.picker(ready)
         self.state = self._aggregate(bool(ready))
+        if ready and self.picker is None:  # the policy wants none of them: there is nothing to wait for
+            self.state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
         self._on_change()
 
     def _aggregate(self, ready: bool) -> grpc.ChannelConnectivity:
