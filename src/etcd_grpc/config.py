@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from etcd_grpc.address import AddressPolicy, is_loopback
+from etcd_grpc.certificates import check_files
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import shown, split_address
 
@@ -114,8 +115,10 @@ class EtcdConfig:
         """The authority's certificates, the client's key and its certificate, as PEM.
 
         Raises:
-            ConfigurationError: A file cannot be read.
+            ConfigurationError: A file cannot be read or used, they do not belong together, or the
+                client's certificate has expired.
         """
+        check_files(self.ca_cert, self.cert, self.key)
 
         def read(path: Path | None) -> bytes | None:
             try:

@@ -19,7 +19,7 @@ from etcd_grpc import plane
 from etcd_grpc.advertise import advertised
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.etcd.session import in_thread
+from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.intent import Intent
 from etcd_grpc.model import Instance
 from etcd_grpc.registry import Registrar

@@ -284,13 +284,15 @@ class Registrar:
     def _works(self, backoff: Backoff) -> None:
         backoff.reset()
         lasted_s = self._outage.worked(self._session.loop.time())
-        if lasted_s is not None:
+        if lasted_s is not None and self._outage.told:
             _log.warning("etcd takes registrations again, after %.1f s", lasted_s)
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, EtcdError):
-            if self._outage.failed(self._session.loop.time()):
-                emit(events.RegistrationFailed(str(error)))
+            begins = not self._outage.broken
+            say = self._outage.failed(self._session.loop.time())
+            if begins or say:
+                emit(events.RegistrationFailed(str(error)), logged=say)
             self._trouble = error
         else:
             _log.error("registration is behind, by a defect of this package", exc_info=error)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from etcd_grpc.cache import CacheFile, Saved, UnusableError
-from etcd_grpc.etcd.session import in_thread
+from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Endpoint
 from etcd_grpc.telemetry import emit, events
 

@@ -46,7 +46,13 @@ from etcd_grpc.demo.phases import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-TRANSLATED = ["README.md", "docs/how-it-works.md"]
+TRANSLATED = [
+    "README.md",
+    "docs/balancing.md",
+    "docs/how-it-works.md",
+    "docs/security.md",
+    "docs/testing.md",
+]
 MUST_BE_FOLLOWED = {"python", "sh", "bash", "shell", "console", "proto"}
 NOT_RUN = ["docker compose up --detach --wait"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import datetime as dt
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,43 +10,20 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from tests.support.calls import free_port
 from tests.support.waiting import wait_until
 
 import etcd_grpc
-from etcd_grpc.devcluster import Cluster, find_etcd_binary
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.testing import Cluster, TlsFiles, User
 
 PASSWORD = "correct-horse"
-
-
-def etcdctl(endpoint: str, *arguments: str) -> str:
-    program = find_etcd_binary().with_name("etcdctl")
-    done = subprocess.run(
-        [program, f"--endpoints={endpoint}", *arguments],
-        env={"ETCDCTL_API": "3"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
     """An etcd with authentication, whose tokens end after two seconds; "app" may use ``test.*``."""
     with Cluster(1, extra_args=["--auth-token-ttl", "2"]) as cluster:
-        endpoint = cluster.endpoints[0]
-        etcdctl(endpoint, "user", "add", f"root:{PASSWORD}")
-        etcdctl(endpoint, "user", "grant-role", "root", "root")
-        etcdctl(endpoint, "role", "add", "app")
-        etcdctl(endpoint, "role", "grant-permission", "app", "readwrite", "test.", "test/")
-        etcdctl(endpoint, "user", "add", f"app:{PASSWORD}")
-        etcdctl(endpoint, "user", "grant-role", "app", "app")
-        etcdctl(endpoint, "auth", "enable")
-        yield endpoint
+        cluster.admin.enable_auth(User("app", PASSWORD, "test."))
+        yield cluster.endpoints[0]
 
 
 def config(endpoint: str, password: str = PASSWORD) -> etcd_grpc.EtcdConfig:
@@ -93,42 +70,39 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Path:
-    """``ca.pem``, and ``NAME.pem`` with ``NAME.key`` for a server and a client."""
+    """``ca.pem``, and ``NAME.pem`` with ``NAME.key`` for servers and clients, good and bad."""
     made = tmp_path_factory.mktemp("tls")
     authority.cert_pem.write_to_path(made / "ca.pem")
     trustme.CA().cert_pem.write_to_path(made / "other-ca.pem")
-    for name in ("server", "client"):
-        leaf = authority.issue_cert("127.0.0.1", "localhost")
+    for name, identity, end in (
+        ("server", "127.0.0.1", None),
+        ("client", "client", None),
+        ("expired-server", "127.0.0.1", LONG_AGO),
+        ("expired-client", "client", LONG_AGO),
+        ("elsewhere", "10.9.9.9", None),
+    ):
+        leaf = authority.issue_cert(identity, not_after=end)
         leaf.cert_chain_pems[0].write_to_path(made / f"{name}.pem")
         leaf.private_key_pem.write_to_path(made / f"{name}.key")
     return made
 
 
+def served_with(folder: Path, name: str, *, mutual: bool = False) -> Cluster:
+    """An etcd that shows the certificate of this name."""
+    files = [folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key"]
+    return Cluster(1, tls=TlsFiles(*files, *(files[1:] if mutual else ())))
+
+
 @pytest.fixture(scope="module")
 def encrypted(folder: Path) -> Iterator[str]:
     """An etcd that wants TLS and a client certificate."""
-    client, peer = (free_port() for _ in range(2))
-    with Children("etcd with TLS") as children:
-        data = children.directory("etcd-grpc-tls-")
-        process = children.spawn(
-            [
-                find_etcd_binary(),
-                f"--data-dir={data}",
-                f"--listen-client-urls=https://127.0.0.1:{client}",
-                f"--advertise-client-urls=https://127.0.0.1:{client}",
-                f"--listen-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-cluster=default=http://127.0.0.1:{peer}",
-                f"--cert-file={folder}/server.pem",
-                f"--key-file={folder}/server.key",
-                f"--trusted-ca-file={folder}/ca.pem",
-                "--client-cert-auth",
-            ]
-        )
-        yield f"https://127.0.0.1:{client}"
-        assert process.poll() is None, "etcd has died"
+    with served_with(folder, "server", mutual=True) as cluster:
+        yield cluster.endpoints[0]
 
 
 def test_mutual_tls_works(encrypted, folder, service, echoes):
@@ -145,8 +119,15 @@ def test_mutual_tls_works(encrypted, folder, service, echoes):
         assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
 
 
-@pytest.mark.parametrize("case", ["another authority", "no client certificate", "plaintext"])
-def test_what_tls_refuses_is_refused(encrypted, folder, service, case):
+@pytest.mark.parametrize(
+    ("case", "hint"),
+    [
+        ("another authority", "ETCDCTL_CACERT"),
+        ("no client certificate", "etcd refused our certificate"),
+        ("plaintext", "want TLS"),
+    ],
+)
+def test_what_tls_refuses_is_refused(encrypted, folder, service, case, hint):
     match case:
         case "another authority":
             etcd = etcd_grpc.EtcdConfig(
@@ -159,8 +140,50 @@ def test_what_tls_refuses_is_refused(encrypted, folder, service, case):
             etcd = etcd_grpc.EtcdConfig((encrypted,), ca_cert=folder / "ca.pem")
         case "plaintext":
             etcd = etcd_grpc.EtcdConfig((encrypted.removeprefix("https://"),))
-    with pytest.raises(etcd_grpc.EtcdUnavailableError, match=service):
-        etcd_grpc.register(service, port=5000, etcd=etcd, timeout_s=1.5)
+    with pytest.raises(etcd_grpc.EtcdUnavailableError, match=service) as caught:
+        etcd_grpc.register(service, port=5000, etcd=etcd, timeout_s=3)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("expired-server", "certificate has expired.*notAfter 2020-01-01 00:00 UTC"),
+        ("elsewhere", "for another name.*it is for 10.9.9.9"),
+    ],
+)
+def test_a_certificate_of_etcds_that_is_no_good_is_told_with_its_facts(folder, service, name, said):
+    with served_with(folder, name) as cluster:
+        etcd = etcd_grpc.EtcdConfig(cluster.endpoints, ca_cert=folder / "ca.pem")
+        with pytest.raises(etcd_grpc.EtcdUnavailableError, match=said):
+            etcd_grpc.register(service, port=5000, etcd=etcd, timeout_s=3)
+
+
+def test_tls_to_an_etcd_without_it_says_so(folder, etcd, service):
+    config = etcd_grpc.EtcdConfig((etcd,), ca_cert=folder / "ca.pem")
+    with pytest.raises(etcd_grpc.EtcdUnavailableError, match="Does this member speak TLS"):
+        etcd_grpc.register(service, port=5000, etcd=config, timeout_s=3)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("expired-client.pem", "expired-client.key", "expired: notAfter is 2020-01-01 00:00 UTC"),
+        ("client.pem", "server.key", "does not belong to the certificate"),
+        ("client.key", "client.key", "cannot use the certificate"),
+        ("client.pem", "missing.key", "missing.key"),
+    ],
+)
+def test_a_certificate_of_ours_that_is_no_good_is_refused_before_anything_is_sent(
+    folder, service, cert, key, said
+):
+    etcd = etcd_grpc.EtcdConfig(
+        ("127.0.0.1:1",), ca_cert=folder / "ca.pem", cert=folder / cert, key=folder / key
+    )
+    with pytest.raises(etcd_grpc.ConfigurationError, match=said):
+        etcd_grpc.register(service, port=5000, etcd=etcd)
+    with pytest.raises(etcd_grpc.ConfigurationError, match=said):
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd)
 
 
 def test_a_certificate_file_that_is_missing_is_named(service, tmp_path):

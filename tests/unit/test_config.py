@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from etcd_grpc.config import EtcdConfig, split_endpoints
 from etcd_grpc.errors import ConfigurationError
@@ -150,10 +151,14 @@ def test_error_shows_no_password_that_stands_in_an_endpoint(scheme: str) -> None
 
 
 def test_certificates_are_authority_key_and_certificate(tmp_path: Path) -> None:
-    for name in ("ca", "cert", "key"):
-        (tmp_path / name).write_text(f"the {name}")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("client")
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    leaf.private_key_pem.write_to_path(tmp_path / "key")
     config = EtcdConfig(ca_cert=tmp_path / "ca", cert=tmp_path / "cert", key=tmp_path / "key")
-    assert config.certificates() == (b"the ca", b"the key", b"the cert")
+    files = tuple((tmp_path / name).read_bytes() for name in ("ca", "key", "cert"))
+    assert config.certificates() == files
     assert EtcdConfig().certificates() == (None, None, None)
 
 

@@ -36,10 +36,22 @@ def test_what_never_failed_has_no_end() -> None:
     assert Outage().worked(100.0) is None
 
 
-def test_next_outage_is_told_at_once() -> None:
+def test_outages_that_follow_closely_are_told_once() -> None:
     outage = Outage()
-    outage.failed(100.0)
+    assert outage.failed(100.0)
+    assert outage.told
     outage.worked(101.0)
-    assert outage.failed(102.0)
-    assert not outage.failed(103.0)
+    assert not outage.failed(102.0)
+    assert not outage.told
     assert outage.worked(104.0) == 2.0
+    assert outage.failed(100.0 + REMIND_S)
+    assert outage.told
+
+
+def test_it_is_broken_from_a_failure_until_it_works() -> None:
+    outage = Outage()
+    assert not outage.broken
+    outage.failed(100.0)
+    assert outage.broken
+    outage.worked(101.0)
+    assert not outage.broken

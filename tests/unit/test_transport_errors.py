@@ -110,8 +110,10 @@ def test_full_etcd_names_its_alarm_and_the_way_out() -> None:
     ("details", "hint"),
     [
         ("SSL routines: CERTIFICATE_VERIFY_FAILED: certificate has expired", "ETCDCTL_CACERT"),
-        ("Peer name 127.0.0.1 is not in peer certificate", "another name"),
-        ("SSL routines:WRONG_VERSION_NUMBER", "does not speak TLS"),
+        ("Hostname Verification Check failed.", "another name"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", "refused our certificate"),
+        ("ipv4:127.0.0.1:1: Socket closed", "https:"),
+        ("SSL routines:WRONG_VERSION_NUMBER", "speak TLS"),
     ],
 )
 def test_tls_failure_says_what_to_look_at(details: str, hint: str) -> None:

@@ -23,7 +23,7 @@ from etcd_grpc.channel.aio_methods import (
 from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.config import EtcdArgument
-from etcd_grpc.etcd.session import in_thread
+from etcd_grpc.etcd.beside import in_thread
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
 

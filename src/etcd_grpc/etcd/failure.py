@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from etcd_grpc.errors import AuthenticationError, EtcdError, EtcdUnavailableError
 from etcd_grpc.etcd import rpc_pb2
 
-__all__ = ["LeaseNotFoundError", "StaleTokenError", "translate"]
+__all__ = ["LeaseNotFoundError", "StaleTokenError", "is_certificate_refused", "translate"]
 
 _SILENT = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
@@ -93,6 +93,11 @@ def _span(key: bytes, range_end: bytes) -> str:
     return f"{prefix}{key.decode(errors='backslashreplace')[:200]!r}"
 
 
+def is_certificate_refused(error: EtcdError) -> bool:
+    """Whether it was etcd's certificate that made the connection fail."""
+    return "etcd's certificate" in str(error)
+
+
 def _connection_hint(details: str) -> str:
     """What to look at when a connection fails on TLS; C-core's text names the cause only."""
     if "CERTIFICATE_VERIFY_FAILED" in details:
@@ -100,11 +105,18 @@ def _connection_hint(details: str) -> str:
             ". etcd's certificate was refused: is it valid today, and was it signed by the authority "
             "in ETCDCTL_CACERT (ca_cert)?"
         )
-    if "Peer name" in details or "not in peer certificate" in details:
+    if "Hostname Verification" in details or "Peer name" in details:
         return (
             ". etcd's certificate is for another name: use an endpoint that it names, "
             "or have it issued for this one"
         )
-    if "WRONG_VERSION_NUMBER" in details:
-        return ". This member does not speak TLS: use http://, or the port on which it does"
+    if "_ALERT_" in details:
+        return (
+            ". etcd refused our certificate: are ETCDCTL_CERT and ETCDCTL_KEY (cert, key) set, are "
+            "they valid today, and does etcd know the authority that signed them?"
+        )
+    if "WRONG_VERSION_NUMBER" in details or "Handshake read failed" in details:
+        return ". Does this member speak TLS? If not, use http://, or the port on which it does"
+    if details.endswith("Socket closed"):
+        return ". Does this member want TLS? If so, use https://"
     return ""

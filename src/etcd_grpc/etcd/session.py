@@ -20,7 +20,7 @@ from etcd_grpc.config import EtcdConfig
 from etcd_grpc.etcd.transport import Transport
 from etcd_grpc.etcd.watcher import Watcher
 
-__all__ = ["Session", "in_thread"]
+__all__ = ["Session"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,23 +80,6 @@ class Session:
         finally:
             self.transport.close()
             self.loop.close()
-
-
-async def in_thread(
-    function: Callable[[], R], name: str = "etcd-grpc-release", *, daemon: bool = True
-) -> R:
-    """Run what blocks for a moment, such as the end of a session, beside the running event loop."""
-    loop = asyncio.get_running_loop()
-    done: concurrent.futures.Future[R] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            done.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - for whoever waits
-            done.set_exception(error)
-
-    threading.Thread(target=run, name=name, daemon=daemon).start()
-    return await asyncio.shield(asyncio.wrap_future(done, loop=loop))
 
 
 async def _cancel_all_tasks() -> None:

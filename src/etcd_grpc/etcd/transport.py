@@ -15,6 +15,7 @@ each time, which costs it as much as a thousand reads.
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import random
 import threading
@@ -24,6 +25,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from etcd_grpc.certificates import describe_peer
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
@@ -33,8 +35,10 @@ from etcd_grpc.errors import (
 )
 from etcd_grpc.etcd import methods, rpc_pb2
 from etcd_grpc.etcd.backoff import Backoff
-from etcd_grpc.etcd.failure import StaleTokenError, translate
+from etcd_grpc.etcd.beside import in_thread
+from etcd_grpc.etcd.failure import StaleTokenError, is_certificate_refused, translate
 from etcd_grpc.etcd.methods import Method
+from etcd_grpc.model import split_address
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Stream", "Transport"]
@@ -96,6 +100,7 @@ class Transport:
         self._refusal = ""  # why the last attempt was refused ...
         self._refused_until = 0.0  # ... and until when nobody tries again
         self._refusals = Backoff(rng, initial_s=1.0, max_s=1.5, free=0)
+        self._described: dict[str, str] = {}  # certificates that were refused, by member
         self.last_error = ""
         # Told of a member that did not answer a request.
         self.on_silence: Callable[[str], None] = lambda _member: None
@@ -254,10 +259,25 @@ class Transport:
             answer: R = call.result()
         except grpc.RpcError as error:
             user = self.user
-            raise translate(error, method.path, member, user=user, request=request) from None
+            failure = translate(error, method.path, member, user=user, request=request)
+            if is_certificate_refused(failure):
+                failure = EtcdUnavailableError(
+                    f"{failure} {await self._certificate_of(member)}".strip()
+                )
+            raise failure from None
         except grpc.FutureCancelledError:
             raise EtcdUnavailableError(f"the session with etcd member {member} is closed") from None
         return answer
+
+    async def _certificate_of(self, member: str) -> str:
+        """What the member's certificate says, looked at once a session."""
+        if member not in self._described:
+            self._described[member] = ""
+            host, port = split_address(member)
+            look = functools.partial(describe_peer, host.strip("[]"), port, _ALIVE_S)
+            facts = await in_thread(look, "etcd-grpc-certificate")
+            self._described[member] = f"({facts})" if facts else ""
+        return self._described[member]
 
     async def _until_done(self, call: Any) -> None:
         done: asyncio.Future[None] = self._loop.create_future()

@@ -163,8 +163,10 @@ class Watcher:
                     continue  # we ended it ourselves, for a new token
                 self._transport.rotate(member)
                 self._transport.last_error = str(error)
-                if self._outage.failed(self._loop.time()):
-                    emit(events.Disconnected(member, str(error)))
+                begins = not self._outage.broken
+                say = self._outage.failed(self._loop.time())
+                if begins or say:
+                    emit(events.Disconnected(member, str(error)), logged=say)
                 for item in self._watches.values():
                     item.sink.followed(False, str(error))
                 delay_s = backoff.next_delay()
@@ -200,7 +202,7 @@ class Watcher:
         backoff.reset()
         lasted_s = self._outage.worked(self._heard_at)
         if lasted_s is not None:
-            emit(events.Reconnected(stream.member, lasted_s))
+            emit(events.Reconnected(stream.member, lasted_s), logged=self._outage.told)
         elif not self._told_connected:
             emit(events.Connected(stream.member))
         self._told_connected = True

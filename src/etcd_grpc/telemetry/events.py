@@ -4,7 +4,7 @@ An event is an immutable value that says what has become so, in the past tense o
 text is one line for a log and holds no secret.  ``level`` is that of ``logging`` at which it is logged.
 
 What repeats while something is broken (``Disconnected``, ``RegistrationFailed``) is told at its
-beginning and then twice a minute, so that a retry a second fills no log.
+beginning and then twice a minute; and twice a minute at most in the log, where a link may flap.
 """
 
 from __future__ import annotations

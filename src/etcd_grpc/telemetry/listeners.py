@@ -125,10 +125,13 @@ def listen(listener: Listener) -> Listening:
     return handle
 
 
-def emit(event: Event) -> None:
-    """Log ``event`` and tell the listeners.  Any thread; never blocks, never raises."""
+def emit(event: Event, *, logged: bool = True) -> None:
+    """Log ``event`` and tell the listeners.  Any thread; never blocks, never raises.
+
+    With ``logged=False`` only the listeners hear of it: the log was told of the like a moment ago.
+    """
     logger = logging.getLogger(event.logger)
-    if logger.isEnabledFor(event.level):
+    if logged and logger.isEnabledFor(event.level):
         logger.log(event.level, "%s", event)
     for handle in tuple(_listening):
         handle.put(event)
