@@ -14,14 +14,13 @@ import grpc
 import pytest
 from tests.support.calls import RETRY
 from tests.support.processes import EchoServer
-from tests.support.relay import Relay
 from tests.support.report import record
 from tests.support.waiting import wait_until
 
 import etcd_grpc
 from etcd_grpc import plane
-from etcd_grpc.devcluster import Cluster
 from etcd_grpc.resolver import Resolver, Subscription
+from etcd_grpc.testing import Cluster, Proxy
 
 DISCONNECTS = 1000
 WARM_UP = 150  # pools, caches and thread-locals fill
@@ -66,10 +65,10 @@ def following(etcd: str, service: str) -> Iterator[Resolver]:
 
 @dataclass
 class Soak:
-    """One session with a watch, a registration and a channel, all of it behind two relays."""
+    """One session with a watch, a registration and a channel, all of it behind two proxies."""
 
-    to_etcd: Relay
-    to_server: Relay
+    to_etcd: Proxy
+    to_server: Proxy
     resolver: Resolver
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
 
@@ -77,8 +76,8 @@ class Soak:
         """Reset everything; return the seconds until etcd is followed and the server answers."""
         began = time.monotonic()
         before = self.to_etcd.accepted
-        self.to_etcd.reset()
-        self.to_server.reset()
+        self.to_etcd.reset_connections()
+        self.to_server.reset_connections()
         wait_until(
             lambda: self.to_etcd.accepted > before and self.resolver.connected,
             "etcd is followed again",
@@ -97,8 +96,8 @@ def test_a_thousand_disconnects_leave_nothing_behind(service, caplog):
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(Cluster(1))
         server = stack.enter_context(EchoServer())
-        to_etcd = stack.enter_context(Relay(cluster.endpoints[0]))
-        to_server = stack.enter_context(Relay(server.address))
+        to_etcd = stack.enter_context(Proxy(cluster.endpoints[0]))
+        to_server = stack.enter_context(Proxy(server.address))
         etcd = to_etcd.address
         registration = etcd_grpc.register(service, address=to_server.address, etcd=etcd, settle_s=0)
         stack.enter_context(registration)
