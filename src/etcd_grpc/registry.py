@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
 
-from etcd_grpc.codec import Codec, Entry
+from etcd_grpc.codec import Codec
+from etcd_grpc.contest import decide
 from etcd_grpc.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -29,10 +29,12 @@ from etcd_grpc.etcd.failure import LeaseNotFoundError
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.etcd.transport import ATTEMPT_S
 from etcd_grpc.intent import Intent, delete_request, found_in, put_request
+from etcd_grpc.key_guard import KeyGuard
 from etcd_grpc.model import Instance, Status
 from etcd_grpc.outage import Outage
-from etcd_grpc.ownership import Found, Holder, Life, Verdict, judge
+from etcd_grpc.ownership import Found, Verdict, judge
 from etcd_grpc.telemetry import emit, events
+from etcd_grpc.wakeup import Wakeup
 
 __all__ = ["Registrar"]
 
@@ -40,7 +42,6 @@ _log = logging.getLogger("etcd_grpc.registry")
 
 # So that a process with hundreds of registrations does not storm an etcd that has just come back.
 _PUTS_AT_A_TIME = 16
-_LOOK_AT_HOLDER_S = 0.3
 
 
 class Registrar:
@@ -58,7 +59,7 @@ class Registrar:
         self._lease = lease.LeaseMachine(ttl_s)
         self._leases: set[int] = set()  # all that we have had
         self._intents: dict[bytes, Intent] = {}
-        self._changed = _Signal()  # something is wanted, placed, granted, lost or refused
+        self._changed = Wakeup()  # something is wanted, placed, granted, lost or refused
         self._trouble: EtcdError | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._contests: set[asyncio.Task[None]] = set()
@@ -356,32 +357,15 @@ class Registrar:
     def _guard(self, intent: Intent, header: rpc.ResponseHeader) -> None:
         """Watch the key from here on."""
         if intent.watch is None and not intent.leaving:
-            sink = _Guard(intent, self._changed)
+            sink = KeyGuard(intent, self._changed)
             watcher = self._session.watcher
             intent.watch = watcher.add_key(intent.key, sink, header.revision, header.cluster_id)
 
     async def _contest(self, intent: Intent) -> None:
         """Find out whether the process that holds the key is alive; if it is not, the key is ours."""
-        holder, backoff = Holder(), self._backoff()
-        while intent.contest:
-            request = rpc.LeaseTimeToLiveRequest(ID=intent.contest)
-            now = self._session.loop.time()
-            try:
-                answer = await self._session.transport.call(methods.LEASE_TIME_TO_LIVE, request)
-            except EtcdUnavailableError as error:
-                self._failed(error)
-                await asyncio.sleep(backoff.next_delay())
-                continue
-            except EtcdError as error:
-                self._settle_contest(intent, str(error))
-                return
-            life = holder.observe(answer.TTL, answer.grantedTTL, now)
-            if life is Life.ALIVE:
-                self._settle_contest(intent, "its process is alive")
-            elif life is Life.GONE:
-                self._settle_contest(intent, "")
-            else:
-                await asyncio.sleep(_LOOK_AT_HOLDER_S)
+        against = await decide(self._session, intent.contest, self._failed)
+        if intent.contest:  # else the key went meanwhile
+            self._settle_contest(intent, against)
 
     def _settle_contest(self, intent: Intent, against: str) -> None:
         instance = intent.instance
@@ -411,59 +395,3 @@ class Registrar:
             )
             return why
         return ""
-
-
-class _Guard:
-    """A sink: what becomes of the key of one intent."""
-
-    def __init__(self, intent: Intent, changed: _Signal) -> None:
-        self._intent = intent
-        self._changed = changed
-
-    def replace(self, entries: Sequence[Entry], revision: int) -> None:
-        """The key was listed again."""
-        if not entries:
-            self._gone(revision)
-        self.apply(entries, revision)
-
-    def apply(self, entries: Sequence[Entry], revision: int) -> None:
-        """The key was deleted, or put by us or another."""
-        del revision  # that of each entry counts
-        for entry in entries:
-            if entry.value is None:
-                self._gone(entry.revision)
-            elif entry.value != self._intent.value and entry.revision > self._intent.revision:
-                self._intent.doubt()
-        self._changed.tell()
-
-    def followed(self, yes: bool, why: str) -> None:
-        """The registrar's own requests tell whether etcd answers."""
-
-    def _gone(self, revision: int) -> None:
-        intent = self._intent
-        if revision <= intent.revision or intent.leaving:
-            return
-        if intent.stood and not intent.yielded:
-            instance = intent.instance
-            emit(events.KeyLost(instance.service, instance.address, intent.key.decode()))
-        intent.revision = 0
-        intent.vacant()
-
-
-class _Signal:
-    """Wakes everybody who waits.  On one event loop, so who checks and then waits misses nothing."""
-
-    def __init__(self) -> None:
-        self._next: asyncio.Future[None] | None = None
-
-    def tell(self) -> None:
-        """Wake those who wait now."""
-        waiting, self._next = self._next, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    async def wait(self) -> None:
-        """Until the next ``tell``."""
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._next)
