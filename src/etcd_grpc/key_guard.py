@@ -20,9 +20,9 @@ class KeyGuard:
         self._changed = changed
 
     def replace(self, entries: Sequence[Entry], revision: int) -> None:
-        """The key was listed again."""
+        """The key was listed again, perhaps in another store, whose revisions say nothing."""
         if not entries:
-            self._gone(revision)
+            self._gone()
         self.apply(entries, revision)
 
     def apply(self, entries: Sequence[Entry], revision: int) -> None:
@@ -30,7 +30,8 @@ class KeyGuard:
         del revision  # that of each entry counts
         for entry in entries:
             if entry.value is None:
-                self._gone(entry.revision)
+                if entry.revision > self._intent.revision:
+                    self._gone()
             elif entry.value != self._intent.value and entry.revision > self._intent.revision:
                 self._intent.doubt()
         self._changed.tell()
@@ -38,9 +39,9 @@ class KeyGuard:
     def followed(self, yes: bool, why: str) -> None:
         """The registrar's own requests tell whether etcd answers."""
 
-    def _gone(self, revision: int) -> None:
+    def _gone(self) -> None:
         intent = self._intent
-        if revision <= intent.revision or intent.leaving:
+        if intent.leaving:
             return
         if intent.stood and not intent.yielded:
             instance = intent.instance
