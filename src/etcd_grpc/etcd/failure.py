@@ -110,7 +110,7 @@ def _connection_hint(details: str) -> str:
             ". etcd's certificate is for another name: use an endpoint that it names, "
             "or have it issued for this one"
         )
-    if "_ALERT_" in details:
+    if "_ALERT_" in details or "TSI_DATA_CORRUPTED" in details:  # the second: with TLS 1.3
         return (
             ". etcd refused our certificate: are ETCDCTL_CERT and ETCDCTL_KEY (cert, key) set, are "
             "they valid today, and does etcd know the authority that signed them?"
