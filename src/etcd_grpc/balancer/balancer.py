@@ -23,6 +23,7 @@ from etcd_grpc.balancer.base import (
     Guarding,
     Picker,
     Policy,
+    Selecting,
     Setup,
     Timed,
     select,
@@ -48,6 +49,7 @@ class Balancer:
         config: Which policy it is.
         wants_call: Pickers need a ``Call``.
         wants_outcomes: It matters how calls end.
+        selects: It leaves endpoints out, so ``select`` has to be asked.
     """
 
     def __init__(self, config: PolicyConfig, rng: random.Random, clock: Clock) -> None:
@@ -56,6 +58,7 @@ class Balancer:
         self.wants_outcomes = config.wants_outcomes
         self._clock = clock
         self._policy: Policy = config.build(Setup(rng, clock, _no_child))
+        self.selects = any(isinstance(policy, Selecting) for policy in walk(self._policy))
 
     def select(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Those of all known ``endpoints`` that deserve a connection."""

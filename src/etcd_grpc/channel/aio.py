@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import grpc
 
+from etcd_grpc.balancer.explain import Explanation
+from etcd_grpc.balancer.policies import PolicyArgument
 from etcd_grpc.channel.aio_methods import (
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
@@ -39,7 +41,7 @@ def insecure_channel(
     interceptors: Interceptors | None = None,
     *,
     etcd: EtcdArgument = None,
-    policy: str | None = None,
+    policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
     """A plaintext asyncio channel that balances over the instances of a service.
@@ -76,7 +78,7 @@ def secure_channel(
     interceptors: Interceptors | None = None,
     *,
     etcd: EtcdArgument = None,
-    policy: str | None = None,
+    policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
     """As ``insecure_channel``, with ``credentials`` for the connections to the instances."""
@@ -215,6 +217,10 @@ class Channel(grpc.aio.Channel):
             if self._dispatcher.closed:
                 raise grpc.aio.UsageError("Channel is closed.")
             await self.wait_for_state_change(state)
+
+    def explain(self) -> Explanation | None:
+        """As the synchronous channel's ``explain``."""
+        return self._dispatcher.explain()
 
     async def close(self, grace: float | None = None) -> None:
         """End all connections; calls under way get ``grace`` seconds, None cancels them at once."""

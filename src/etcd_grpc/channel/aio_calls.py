@@ -8,6 +8,7 @@ awaits that task first.  Retries are driven by whoever awaits the call.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
@@ -31,7 +32,8 @@ _CANCELLED = "Locally cancelled by application!"
 class _Awaiting:
     """A waiter whose task sleeps."""
 
-    def __init__(self, deadline: float | None, wait_for_ready: bool) -> None:
+    def __init__(self, deadline: float | None, wait_for_ready: bool, metadata: Any) -> None:
+        self.metadata = metadata
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
         self.served: asyncio.Future[AioSubchannel] = asyncio.get_running_loop().create_future()
@@ -75,6 +77,7 @@ class _AioCall:
         start: Starts an attempt.
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
+        metadata: Of the call, for policies that look at it.
         subchannel, inner: The first attempt and where it is made; None: wait for an endpoint.
         retry: When it may be sent again; None for never, short of a call that never left.
     """
@@ -83,6 +86,7 @@ class _AioCall:
     _moving: asyncio.Task[None] | None = None
     _tried: tuple[AioSubchannel, ...] = ()
     _callbacks: tuple[asyncio.Task[None], ...] = ()
+    _seen: Any = None  # the attempt whose end the policy has been told of
 
     def __init__(
         self,
@@ -90,10 +94,13 @@ class _AioCall:
         start: Start,
         deadline: float | None,
         wait_for_ready: bool,
+        metadata: Any = None,
         subchannel: AioSubchannel | None = None,
         inner: Any = None,
         retry: RetryPolicy | None = None,
     ) -> None:
+        self._metadata = metadata
+        self._began = time.monotonic()
         self._dispatcher = dispatcher
         self._start = start
         self._deadline = deadline
@@ -113,12 +120,13 @@ class _AioCall:
         """Bring the next attempt."""
         if delay_s:
             await asyncio.sleep(delay_s)
-        subchannel = self._dispatcher.pick(self._tried)
+        subchannel = self._dispatcher.pick(self._tried, self._metadata)
         if subchannel is None:
-            waiter = _Awaiting(self._deadline, self._wait_for_ready)
+            waiter = _Awaiting(self._deadline, self._wait_for_ready, self._metadata)
             self._dispatcher.enqueue(waiter)
             subchannel = await waiter.served
         self._subchannel = subchannel
+        self._began = time.monotonic()
         self._inner = self._start(subchannel, left_until(self._deadline))
         self._moving = None
 
@@ -212,17 +220,29 @@ class UnaryUnaryCall(_AioCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-ar
             try:
                 response = yield from inner.__await__()
             except grpc.aio.AioRpcError as error:
+                self._observe(inner, error.code())
                 if not self._again(inner, error):
                     raise
             else:
                 if self._dispatcher.throttle is not None:
                     self._dispatcher.throttle.succeeded()
+                if self._dispatcher.observes:
+                    self._observe(inner, grpc.StatusCode.OK)
                 return response
+
+    def _observe(self, inner: Any, code: grpc.StatusCode) -> None:
+        """Tell the policy, once, how an attempt ended.  An attempt that nobody awaits is not told."""
+        subchannel = self._subchannel
+        if self._dispatcher.observes and self._seen is not inner and subchannel is not None:
+            self._seen = inner
+            self._dispatcher.observe(subchannel, code, self._began)
 
     async def _settled(self) -> Any:
         while True:
             inner = await super()._settled()
             code = await inner.code()
+            if not isinstance(inner, _Failed):
+                self._observe(inner, code)
             if code is grpc.StatusCode.OK or isinstance(inner, _Failed) or inner.cancelled():
                 return inner
             error = grpc.aio.AioRpcError(

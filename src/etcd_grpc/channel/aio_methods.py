@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,14 @@ Metadata = Any  # whatever a plain channel takes
 class _MultiCallable(BoundMethod[grpc.aio.Channel]):
     """How an asyncio call finds its endpoint."""
 
-    __slots__ = ()
+    __slots__ = ("_telling",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._telling: set[asyncio.Task[None]] = set()  # the loop holds a task only weakly
 
     def _prepare(
-        self, timeout: float | None, wait_for_ready: bool | None
+        self, timeout: float | None, wait_for_ready: bool | None, metadata: Metadata
     ) -> tuple[AioSubchannel | None, float | None, bool]:
         """A connected endpoint if there is one; deadline (time.monotonic) and waiting.
 
@@ -42,7 +47,7 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
             grpc.aio.UsageError: The channel is closed.
         """
         dispatcher = self._dispatcher
-        subchannel = dispatcher.pick()
+        subchannel = dispatcher.pick((), metadata)
         if subchannel is None:
             if dispatcher.closed:
                 raise grpc.aio.UsageError("Channel is closed.")
@@ -67,8 +72,26 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
             credentials=credentials,
             compression=compression,
         )
+        subchannel.stats.picks += 1
         subchannel.in_flight.append(None)
         call.add_done_callback(subchannel.ended)
+        return call
+
+    def _begin_stream(self, subchannel: AioSubchannel, *arguments: Any) -> Any:
+        """As ``_begin``, and the policy is told how it ended."""
+        call = self._begin(subchannel, *arguments)
+        if self._dispatcher.observes:
+            began = time.monotonic()
+
+            async def tell() -> None:
+                self._dispatcher.observe(subchannel, await call.code(), began)
+
+            def ended(_call: object) -> None:
+                task = asyncio.get_running_loop().create_task(tell())
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
+
+            call.add_done_callback(ended)
         return call
 
 
@@ -85,7 +108,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
         def start(picked: AioSubchannel, left: float | None) -> Any:
             return self._begin(picked, request, left, metadata, credentials, compression)
@@ -95,7 +118,14 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
             left = timeout if self._config.timeout_s is None else left_until(deadline)
             inner = start(subchannel, left)
         return UnaryUnaryCall(
-            self._dispatcher, start, deadline, waits, subchannel, inner, self._config.retry
+            self._dispatcher,
+            start,
+            deadline,
+            waits,
+            metadata,
+            subchannel,
+            inner,
+            self._config.retry,
         )
 
 
@@ -112,14 +142,14 @@ class _StreamMultiCallable(_MultiCallable):
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
     ) -> Any:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready)
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
         def start(picked: AioSubchannel, left: float | None) -> Any:
-            return self._begin(picked, request, left, metadata, credentials, compression)
+            return self._begin_stream(picked, request, left, metadata, credentials, compression)
 
         if subchannel is not None:
             return start(subchannel, left_until(deadline))
-        return waiting(self._dispatcher, start, deadline, waits)
+        return waiting(self._dispatcher, start, deadline, waits, metadata)
 
 
 class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]

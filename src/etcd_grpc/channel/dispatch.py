@@ -22,9 +22,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from etcd_grpc import plane
-from etcd_grpc.balancer.base import Picker
+from etcd_grpc.balancer.balancer import Balancer
+from etcd_grpc.balancer.base import Call, Picker
+from etcd_grpc.balancer.explain import Explanation, explain
 from etcd_grpc.balancer.service_config import RetryPolicy
 from etcd_grpc.balancer.stats_table import StatsTable
+from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.spec import ChannelSpec
 from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
@@ -46,6 +49,7 @@ class Waiter(Protocol[C]):
 
     wait_for_ready: bool
     deadline: float | None  # on time.monotonic's clock
+    metadata: Any  # of the call
 
     def go(self, subchannel: Subchannel[C]) -> None:
         """Here is a connected subchannel."""
@@ -73,6 +77,8 @@ class Dispatcher(Generic[C]):
         self.rng = random.Random()  # noqa: S311 - jitter and spreading, no secret
         self.state = grpc.ChannelConnectivity.IDLE
         self.closed = False
+        self.observes = spec.policy.wants_outcomes
+        self._wants_call = spec.policy.wants_call
         throttling = spec.service_config.throttling
         self.throttle = Throttle(throttling) if throttling else None
         self._connector = connector
@@ -91,11 +97,18 @@ class Dispatcher(Generic[C]):
         running = self._running
         return running is not None and not self.closed and not running.plane.session.closed
 
-    def pick(self, avoid: Collection[Subchannel[C]] = ()) -> Subchannel[C] | None:
-        """A connected subchannel, if possible none of ``avoid``; None: become a waiter."""
+    def pick(self, avoid: Collection[Subchannel[C]] = (), metadata: Any = None) -> Subchannel[C] | None:
+        """A connected subchannel, if possible none of ``avoid``; None: become a waiter.
+
+        Args:
+            avoid: What has been tried for this call.
+            metadata: The call's, for policies that look at it.
+        """
         picker = self._picker
         if picker is None:
             return None
+        if self._wants_call:
+            return self._pick_for(picker, avoid, metadata)
         subchannel = picker.pick()
         if subchannel not in avoid and subchannel.connected():
             return subchannel
@@ -126,6 +139,7 @@ class Dispatcher(Generic[C]):
                 home,
                 SubchannelSet(home, self._connector, balancer, stats, self._set_changed),
                 Subscription(home, self._endpoints_changed),
+                balancer,
             )
             self.state = grpc.ChannelConnectivity.CONNECTING
         control.session.loop.call_soon_threadsafe(self._subscribe)
@@ -228,15 +242,51 @@ class Dispatcher(Generic[C]):
         second_best = None
         for _ in range(len(picker)):
             if not subchannel.connected():
-                running = self._running
-                if running is not None:
-                    running.subchannels.report(subchannel)
+                self._report(subchannel)
             elif subchannel in avoid:
                 second_best = subchannel
             else:
                 return subchannel
             subchannel = picker.pick()
         return second_best
+
+    def _pick_for(
+        self, picker: Picker[Subchannel[C]], avoid: Collection[Subchannel[C]], metadata: Any
+    ) -> Subchannel[C] | None:
+        """As ``pick``, by what is known of the call."""
+        skip, headers = list(avoid), tuple(metadata or ())
+        second_best = None
+        for _ in range(len(picker)):
+            subchannel = picker.pick(Call(metadata=headers, skip=skip))
+            if not subchannel.connected():
+                self._report(subchannel)
+            elif subchannel in avoid:
+                second_best = subchannel
+            else:
+                return subchannel
+            skip.append(subchannel)
+        return second_best
+
+    def _report(self, subchannel: Subchannel[C]) -> None:
+        running = self._running
+        if running is not None:
+            running.subchannels.report(subchannel)
+
+    def observe(self, subchannel: Subchannel[C], code: grpc.StatusCode, began: float) -> None:
+        """A call that began at ``began`` (time.monotonic) has ended.  Any thread."""
+        now = time.monotonic()
+        running = self._running
+        if subchannel.stats.observe(verdict(code), now - began, now) and running is not None:
+            running.subchannels.tick_soon()
+
+    def explain(self) -> Explanation | None:
+        """What the policy goes by, for each endpoint; None before the channel was first used."""
+        running = self._running
+        if running is None:
+            return None
+        subchannels = list(running.subchannels.subchannels.copy().values())
+        states = {s.endpoint.key: s.state.name for s in subchannels}
+        return explain(running.balancer, subchannels, time.monotonic(), states)
 
     # On the session's loop.
 
@@ -281,7 +331,7 @@ class Dispatcher(Generic[C]):
         if running is None or self.closed:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
             return
-        subchannel = self.pick()
+        subchannel = self.pick((), waiter.metadata)
         failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if subchannel is not None:
             waiter.go(subchannel)
@@ -315,7 +365,15 @@ os.register_at_fork(after_in_child=_forget_parent)
 class _Running(Generic[C]):
     """What a started dispatcher holds."""
 
-    __slots__ = ("loop", "plane", "resolved", "resolver", "subchannels", "subscription")
+    __slots__ = (
+        "balancer",
+        "loop",
+        "plane",
+        "resolved",
+        "resolver",
+        "subchannels",
+        "subscription",
+    )
 
     def __init__(
         self,
@@ -323,7 +381,9 @@ class _Running(Generic[C]):
         loop: asyncio.AbstractEventLoop,
         subchannels: SubchannelSet[C],
         subscription: Subscription,
+        balancer: Balancer,
     ) -> None:
+        self.balancer = balancer
         self.plane = control
         self.loop = loop
         self.subchannels = subchannels

@@ -12,7 +12,8 @@ where the answer costs half a microsecond and saves the call from a connection t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import grpc
@@ -22,7 +23,7 @@ from etcd_grpc.balancer.base import Picker
 from etcd_grpc.balancer.load import Stats
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.connectivity import READY, Probe, probe_of, state_of
-from etcd_grpc.model import Change, Endpoint, Put, Status
+from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
 
 __all__ = ["Connector", "Subchannel", "SubchannelSet"]
 
@@ -87,6 +88,12 @@ class Subchannel(Generic[C]):
         self.reported = False
         self.closed = False
 
+    def began(self) -> float:
+        """A call begins here; returns when, on time.monotonic's clock."""
+        self.stats.picks += 1
+        self.in_flight.append(None)
+        return time.monotonic()
+
     def follow(self, endpoint: Endpoint, stats: Stats) -> None:
         """The entry was changed, perhaps by another process at the same address."""
         self.endpoint = endpoint
@@ -148,11 +155,15 @@ class SubchannelSet(Generic[C]):
         self._published_at = -_LARGE_INTERVAL_S
         self._first_until: float | None = None  # set by the first endpoints
         self._first_timer: asyncio.TimerHandle | None = None
+        self._known: dict[str, Endpoint] = {}  # all endpoints, where the policy selects among them
+        self._tick_timer: asyncio.Handle | None = None
+        self._tick_asked = False
+        self._ticked_at = -_LARGE_INTERVAL_S
         self.picker: Picker[Subchannel[C]] | None = None
         self.state = grpc.ChannelConnectivity.CONNECTING
 
     @property
-    def subchannels(self) -> Mapping[str, Subchannel[C]]:
+    def subchannels(self) -> dict[str, Subchannel[C]]:
         """By the endpoint's key."""
         return self._subchannels
 
@@ -160,7 +171,7 @@ class SubchannelSet(Generic[C]):
 
     def update(self, changes: Sequence[Change]) -> None:
         """Follow changes of the endpoints."""
-        for change in changes:
+        for change in self._selected(changes) if self._balancer.selects else changes:
             if isinstance(change, Put) and _takes_calls(change.endpoint):
                 self._put(change.endpoint)
             else:
@@ -172,7 +183,13 @@ class SubchannelSet(Generic[C]):
 
     def close(self) -> None:
         """Close every channel, and the calls on them."""
-        timers = (self._poll_timer, self._sweep_timer, self._publish_timer, self._first_timer)
+        timers = (
+            self._poll_timer,
+            self._sweep_timer,
+            self._publish_timer,
+            self._first_timer,
+            self._tick_timer,
+        )
         for timer in timers:
             if timer is not None:
                 timer.cancel()
@@ -192,7 +209,55 @@ class SubchannelSet(Generic[C]):
             subchannel.reported = True
             self._loop.call_soon_threadsafe(self._reported, subchannel)
 
+    def tick_soon(self) -> None:
+        """A call has ended in a way that may change what the policy decides.  Many share one tick."""
+        if not self._tick_asked:
+            self._tick_asked = True
+            self._loop.call_soon_threadsafe(self._tick_when_due)
+
     # On the loop, inside.
+
+    def _selected(self, changes: Sequence[Change]) -> list[Change]:
+        """What ``changes`` mean for a policy that leaves endpoints out: others may take their place."""
+        before = self._subchannels
+        for change in changes:
+            if isinstance(change, Put):
+                self._known[change.key] = change.endpoint
+            else:
+                self._known.pop(change.key, None)
+        takes = [endpoint for endpoint in self._known.values() if _takes_calls(endpoint)]
+        chosen = {endpoint.key: endpoint for endpoint in self._balancer.select(takes)}
+        removed: list[Change] = [Remove(key) for key in before if key not in chosen]
+        changed = {change.key for change in changes}
+        put = [Put(e) for key, e in chosen.items() if key not in before or key in changed]
+        return removed + put
+
+    def _tick_when_due(self) -> None:
+        """Now, or a little later where a tick costs time in proportion to a large set."""
+        due = self._loop.time()
+        if len(self._subchannels) >= _LARGE:
+            due = max(due, self._ticked_at + _LARGE_INTERVAL_S)
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._tick_timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_asked = False
+        self._ticked_at = self._loop.time()
+        if self._balancer.tick():
+            self._publish_soon()
+        self._await_tick()
+
+    def _await_tick(self) -> None:
+        """Wake up when the policy wants to decide anew (its clock is the loop's)."""
+        if self._tick_asked:
+            return  # one is on its way
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = None
+        due = self._balancer.next_tick()
+        if due is not None:
+            self._tick_timer = self._loop.call_at(due, self._tick)
 
     def _put(self, endpoint: Endpoint) -> None:
         known = self._subchannels.get(endpoint.key)
@@ -306,6 +371,7 @@ class SubchannelSet(Generic[C]):
         self.state = self._aggregate(bool(ready))
         if ready and self.picker is None:  # the policy wants none of them: there is nothing to wait for
             self.state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        self._await_tick()
         self._on_change()
 
     def _aggregate(self, ready: bool) -> grpc.ChannelConnectivity:

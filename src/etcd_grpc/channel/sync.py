@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import grpc
 
+from etcd_grpc.balancer.explain import Explanation
+from etcd_grpc.balancer.policies import PolicyArgument
 from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.sync_methods import (
@@ -32,7 +34,7 @@ def insecure_channel(
     compression: grpc.Compression | None = None,
     *,
     etcd: EtcdArgument = None,
-    policy: str | None = None,
+    policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
     """A plaintext channel that balances over the instances of a service.
@@ -43,7 +45,8 @@ def insecure_channel(
         compression: The default compression of calls.
         etcd: An ``EtcdConfig``, or etcd's endpoints as a string ("host:port,...") or a list; None
             reads the environment, as ``etcdctl`` does.
-        policy: The balancing policy's name; None takes the service config's, else ``round_robin``.
+        policy: The balancing policy: its name, or what gRPC's ``loadBalancingConfig`` says for it
+            (docs/balancing.md); None takes the service config's, else ``round_robin``.
         service_config: gRPC's service config, as JSON text or an object; None takes the
             ``grpc.service_config`` option.
 
@@ -66,7 +69,7 @@ def secure_channel(
     compression: grpc.Compression | None = None,
     *,
     etcd: EtcdArgument = None,
-    policy: str | None = None,
+    policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
     """As ``insecure_channel``, with ``credentials`` for the connections to the instances."""
@@ -187,6 +190,14 @@ class Channel(grpc.Channel):
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         self._watchers.remove(callback)
+
+    def explain(self) -> Explanation | None:
+        """Why calls go where they go: for each endpoint its state, load, ejection and share.
+
+        Returns:
+            Printable, and ``to_json()``; None before the channel was first used.
+        """
+        return self._dispatcher.explain()
 
     def close(self) -> None:
         """End all calls and connections.  Blocks until the channel's threads have ended."""

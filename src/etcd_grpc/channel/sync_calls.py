@@ -31,17 +31,25 @@ _LOOK_AGAIN_S = 1.0
 Start = Callable[[SyncSubchannel, float | None], Any]
 
 
-def track(subchannel: SyncSubchannel, call: Any) -> None:
-    """Count ``call`` as in flight until it has ended."""
-    subchannel.in_flight.append(None)
-    if not call.add_callback(subchannel.in_flight.pop):
-        subchannel.in_flight.pop()
+def track(dispatcher: SyncDispatcher, subchannel: SyncSubchannel, call: Any) -> None:
+    """Count ``call`` as in flight until it has ended, and tell the policy how it did."""
+    began = subchannel.began()
+    in_flight = subchannel.in_flight
+
+    def ended() -> None:
+        in_flight.pop()
+        dispatcher.observe(subchannel, call.code(), began)
+
+    callback = ended if dispatcher.observes else in_flight.pop
+    if not call.add_callback(callback):
+        callback()
 
 
 class _Blocked:
     """A waiter whose thread sleeps."""
 
-    def __init__(self, deadline: float | None, wait_for_ready: bool) -> None:
+    def __init__(self, deadline: float | None, wait_for_ready: bool, metadata: Any) -> None:
+        self.metadata = metadata
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
         self.served = threading.Event()
@@ -57,14 +65,14 @@ class _Blocked:
 
 
 def wait_for_endpoint(
-    dispatcher: SyncDispatcher, deadline: float | None, wait_for_ready: bool
+    dispatcher: SyncDispatcher, deadline: float | None, wait_for_ready: bool, metadata: Any = None
 ) -> SyncSubchannel:
     """Block until there is a connected endpoint.
 
     Raises:
         NoEndpointError: There is none, and none in sight, or the deadline has come.
     """
-    waiter = _Blocked(deadline, wait_for_ready)
+    waiter = _Blocked(deadline, wait_for_ready, metadata)
     dispatcher.enqueue(waiter)
     while not waiter.served.wait(_LOOK_AGAIN_S):
         if dispatcher.closed:  # perhaps in the very moment in which we were enqueued
@@ -84,6 +92,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
         attempts: None if the call must not be sent twice (its requests are a stream).
+        metadata: Of the call, for policies that look at it.
     """
 
     def __init__(
@@ -94,7 +103,9 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         deadline: float | None,
         wait_for_ready: bool,
         attempts: Attempts | None,
+        metadata: Any = None,
     ) -> None:
+        self.metadata = metadata
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
         self._dispatcher = dispatcher
@@ -111,7 +122,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
     def begin(self) -> PendingCall:
         """Start on a connected endpoint, or else wait for one."""
-        subchannel = self._dispatcher.pick(self._tried)
+        subchannel = self._dispatcher.pick(self._tried, self.metadata)
         if subchannel is None:
             self._dispatcher.enqueue(self)
         else:
@@ -140,7 +151,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             if self._settled:  # cancelled while waiting
                 return
         inner = self._start(subchannel, left_until(self.deadline))
-        track(subchannel, inner)
+        track(self._dispatcher, subchannel, inner)
         with self._condition:
             self._inner, self._subchannel = inner, subchannel
             cancelled = self._settled

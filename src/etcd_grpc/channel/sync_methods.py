@@ -33,27 +33,40 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
 
     __slots__ = ()
 
-    def _ready(self) -> SyncSubchannel | None:
+    def _ready(self, metadata: Metadata) -> SyncSubchannel | None:
         """A connected endpoint if there is one; else the search is on.
 
         Raises:
             ValueError: The channel is closed.
         """
-        subchannel = self._dispatcher.pick()
+        subchannel = self._dispatcher.pick((), metadata)
         if subchannel is None:
             if self._dispatcher.closed:
                 raise ValueError("Cannot invoke RPC on closed channel!")
             self._dispatcher.start()
         return subchannel
 
+    def _observe(
+        self,
+        subchannel: SyncSubchannel,
+        failure: grpc.RpcError | ValueError | None,
+        started: float,
+    ) -> None:
+        """Tell the policy how an attempt ended, if it wants to know."""
+        if not self._dispatcher.observes or isinstance(failure, ValueError):
+            return  # the second: the channel was closed under the call, which never left
+        code = grpc.StatusCode.OK if failure is None else failure.code()
+        self._dispatcher.observe(subchannel, code, started)
+
     def _stream(
         self,
         start: Callable[[SyncSubchannel, float | None], Any],
         timeout: float | None,
         waits: bool | None,
+        metadata: Metadata,
     ) -> Any:
         """Start a call that is sent once: on a connected endpoint at once, else when there is one."""
-        subchannel = self._ready()
+        subchannel = self._ready(metadata)
         deadline, wait_for_ready = self._defaults(timeout, waits)
         if subchannel is not None:
             try:
@@ -62,7 +75,7 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
                 if not subchannel.closed:
                     raise
             else:
-                track(subchannel, call)
+                track(self._dispatcher, subchannel, call)
                 return call
         return PendingCall(
             self._dispatcher,
@@ -70,6 +83,7 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
             deadline=deadline,
             wait_for_ready=wait_for_ready,
             attempts=None,
+            metadata=metadata,
         ).begin()
 
 
@@ -87,32 +101,37 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        subchannel = self._dispatcher.pick()
+        dispatcher = self._dispatcher
+        subchannel = dispatcher.pick((), metadata)
         if subchannel is None or self._config.timeout_s is not None:
             return self._persist(
                 lambda inner, left: inner(request, left, metadata, credentials, None, compression),
                 timeout,
                 wait_for_ready,
+                metadata,
             )
         # The same as _persist's first attempt, without its bookkeeping.
-        started = time.monotonic()
         in_flight = subchannel.in_flight
-        in_flight.append(None)
+        started = subchannel.began()
         try:
             inner = self._inner.get(subchannel) or self._bind(subchannel)
             response = inner(request, timeout, metadata, credentials, None, compression)
         except (grpc.RpcError, ValueError) as error:
             failure = error
         else:
-            if self._dispatcher.throttle is not None:
-                self._dispatcher.throttle.succeeded()
+            if dispatcher.throttle is not None:
+                dispatcher.throttle.succeeded()
+            if dispatcher.observes:
+                dispatcher.observe(subchannel, grpc.StatusCode.OK, started)
             return response
         finally:
             in_flight.pop()
+        self._observe(subchannel, failure, started)
         return self._persist(
             lambda inner, left: inner(request, left, metadata, credentials, None, compression),
             None if timeout is None else timeout - (time.monotonic() - started),
             wait_for_ready,
+            metadata,
             subchannel,
             failure,
         )
@@ -132,6 +151,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
             ),
             timeout,
             wait_for_ready,
+            metadata,
         )
         return result
 
@@ -148,11 +168,16 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
             inner = self._bind(subchannel)
             return inner.future(request, left, metadata, credentials, None, compression)
 
-        self._ready()
+        self._ready(metadata)
         deadline, waits = self._defaults(timeout, wait_for_ready)
         attempts = self._dispatcher.attempts(self._config.retry)
         return PendingCall(
-            self._dispatcher, start, deadline=deadline, wait_for_ready=waits, attempts=attempts
+            self._dispatcher,
+            start,
+            deadline=deadline,
+            wait_for_ready=waits,
+            attempts=attempts,
+            metadata=metadata,
         ).begin()
 
     def _persist(
@@ -160,6 +185,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         attempt: Callable[[Any, float | None], T],
         timeout: float | None,
         wait_for_ready: bool | None,
+        metadata: Metadata,
         subchannel: SyncSubchannel | None = None,
         failure: grpc.RpcError | ValueError | None = None,
     ) -> T:
@@ -179,16 +205,18 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
                     raise failure
                 tried.add(subchannel)
                 time.sleep(delay)
-            subchannel = self._dispatcher.pick(tried)
+            subchannel = self._dispatcher.pick(tried, metadata)
             if subchannel is None:
-                self._ready()
-                subchannel = wait_for_endpoint(self._dispatcher, deadline, waits)
-            subchannel.in_flight.append(None)
+                self._ready(metadata)
+                subchannel = wait_for_endpoint(self._dispatcher, deadline, waits, metadata)
+            started = subchannel.began()
             try:
                 response = attempt(self._bind(subchannel), left_until(deadline))
             except (grpc.RpcError, ValueError) as error:
                 failure = error
+                self._observe(subchannel, failure, started)
             else:
+                self._observe(subchannel, None, started)
                 if self._dispatcher.throttle is not None:
                     self._dispatcher.throttle.succeeded()
                 return response
@@ -216,6 +244,7 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  
             ),
             timeout,
             wait_for_ready,
+            metadata,
         )
 
 
@@ -248,14 +277,20 @@ class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  
         compression: grpc.Compression | None = None,
     ) -> tuple[Any, grpc.Call]:
         deadline, waits = self._defaults(timeout, wait_for_ready)
-        subchannel = self._ready() or wait_for_endpoint(self._dispatcher, deadline, waits)
-        subchannel.in_flight.append(None)
+        subchannel = self._ready(metadata) or wait_for_endpoint(
+            self._dispatcher, deadline, waits, metadata
+        )
+        started = subchannel.began()
         try:
             result: tuple[Any, grpc.Call] = self._bind(subchannel).with_call(
                 request_iterator, left_until(deadline), metadata, credentials, None, compression
             )
+        except grpc.RpcError as error:
+            self._observe(subchannel, error, started)
+            raise
         finally:
             subchannel.in_flight.pop()
+        self._observe(subchannel, None, started)
         return result
 
     def future(
@@ -273,6 +308,7 @@ class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  
             ),
             timeout,
             wait_for_ready,
+            metadata,
         )
 
 
@@ -296,4 +332,5 @@ class StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):
             ),
             timeout,
             wait_for_ready,
+            metadata,
         )

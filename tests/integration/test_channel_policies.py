@@ -1,0 +1,180 @@
+"""Policies at work in real channels: what calls show of endpoints decides where the next ones go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from tests.support.calls import who
+from tests.support.processes import EchoServer
+from tests.support.waiting import wait_until
+
+import etcd_grpc
+from etcd_grpc.testing import Proxy
+
+# Two choices, with replacement, leave even the worst of n endpoints 1/n² of the calls (gRFC A48): with
+# four that is a quarter of its share.  A third choice makes it a sixteenth.
+EWMA = {"least_request": {"load": "peak_ewma", "choiceCount": 3}}
+
+
+def guarded(**settings) -> list:
+    """Outlier detection over least request."""
+    return [{"outlier_detection": {"childPolicy": [EWMA], **settings}}]
+
+
+@pytest.fixture
+def servers(announce) -> Iterator[list[EchoServer]]:
+    """Four servers of this test's own, announced."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(EchoServer()) for _ in range(4)]
+        for server in made:
+            announce(server.address)
+        yield made
+
+
+def warmed(channel: grpc.Channel, count: int):
+    """A call, once all endpoints have been connected."""
+    call = channel.unary_unary("/echo/UnaryUnary")
+    call(b"x", timeout=10)
+
+    def connected() -> bool:
+        explained = channel.explain()
+        return [row.state for row in explained.endpoints].count("READY") == count
+
+    wait_until(connected, "all connected")
+    return call
+
+
+def shares(channel: grpc.Channel) -> dict[str, float]:
+    return {row.address: row.share for row in channel.explain().endpoints}
+
+
+def test_ring_hash_sends_a_header_where_it_went_before(etcd, service, servers):
+    policy = [{"ring_hash": {"requestHashHeader": "user"}}]
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, policy=policy) as channel:
+        call = warmed(channel, 4)
+
+        def at(user: str) -> str:
+            return who(call(b"x", metadata=(("user", user),), timeout=5))
+
+        first = {user: at(user) for user in map(str, range(40))}
+        assert len(set(first.values())) == 4
+        for user, server in first.items():
+            assert at(user) == server
+            future = call.future(b"x", metadata=(("user", user),), timeout=5)
+            assert who(future.result()) == server
+        servers[0].kill()
+        wait_until(lambda: {r.state for r in channel.explain().endpoints} != {"READY"}, "noticed")
+        for user, server in first.items():
+            if server != servers[0].address:
+                assert at(user) == server
+
+
+async def test_ring_hash_in_asyncio(etcd, service, servers):
+    policy = [{"ring_hash": {"requestHashHeader": "user"}}]
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, policy=policy
+    ) as channel:
+        call = channel.unary_unary("/echo/UnaryUnary")
+        await call(b"x", timeout=10)
+        await asyncio.sleep(0.5)
+        for user in map(str, range(10)):
+            answers = {who(await call(b"x", metadata=(("user", user),), timeout=5)) for _ in range(5)}
+            assert len(answers) == 1
+
+
+def test_a_subset_connects_to_no_others(etcd, service, servers):
+    policy = [{"subset": {"subsetSize": 2, "childPolicy": [{"round_robin": {}}]}}]
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, policy=policy) as channel:
+        call = warmed(channel, 2)
+        answered = {who(call(b"x", timeout=5)) for _ in range(20)}
+        assert len(answered) == 2
+        next(server for server in servers if server.address in answered).kill()
+        # Its entry is still there, so it keeps its place; the other one answers.
+        assert {who(call(b"x", timeout=5)) for _ in range(20)} < answered
+
+
+def test_a_slow_server_gets_less_and_is_not_ejected(etcd, service, servers, announce, raw):
+    slow = servers[0]
+    raw.delete(f"{service}/{slow.address}")
+    with (
+        Proxy(slow.address) as network,
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, policy=guarded()) as channel,
+    ):
+        announce(network.address)
+        call = warmed(channel, 4)
+        network.delay(0.02)
+        before = {row.address: row.picks for row in channel.explain().endpoints}
+        answered = Counter(who(call(b"x", timeout=5)) for _ in range(400))
+        assert sum(answered.values()) == 400
+        rows = {row.address: row for row in channel.explain().endpoints}
+        assert rows[network.address].picks - before[network.address] < 400 / 4 / 4
+        assert all(row.ejected_for_s is None for row in rows.values())
+
+
+def test_a_server_that_fails_fast_is_ejected_and_comes_back(etcd, service, servers, announce):
+    """A black hole: an answer that comes at once, and is a failure."""
+    policy = guarded(consecutiveFailures=5, baseEjectionTime="0.5s", interval="0.2s")
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, policy=policy) as channel:
+        call = warmed(channel, 4)
+        abort = channel.unary_unary("/echo/Abort")
+        failed: Counter[str] = Counter()
+
+        def ejected() -> list:
+            return [row for row in channel.explain().endpoints if row.why]
+
+        # Only one of them fails: calls that abort are sent until one endpoint has had five in a row.
+        while not ejected():
+            with pytest.raises(grpc.RpcError):
+                abort(b"INTERNAL by its own fault", timeout=5)
+            failed["calls"] += 1
+            assert failed["calls"] < 200
+        (row,) = ejected()
+        assert "5" in row.why
+        assert json.loads(channel.explain().to_json())["endpoints"]
+        assert row.address not in {who(call(b"x", timeout=5)) for _ in range(40)}
+        deadline = time.monotonic() + 10
+        while row.address not in {who(call(b"x", timeout=5)) for _ in range(8)}:
+            assert time.monotonic() < deadline, "it is tried again, and takes calls"
+        wait_until(lambda: not ejected(), "well again")
+
+
+async def test_asyncio_streams_and_calls_report_how_they_ended(etcd, service, servers):
+    policy = guarded(consecutiveFailures=3, interval="0.2s")
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, policy=policy
+    ) as channel:
+        call = channel.unary_unary("/echo/UnaryUnary")
+        for _ in range(40):
+            await call(b"x", timeout=10)
+        stream = channel.unary_stream("/echo/UnaryStream")
+        assert [who(reply) async for reply in stream(b"x", timeout=5)]
+        with contextlib.suppress(grpc.RpcError):
+            await channel.unary_unary("/echo/Abort")(b"INTERNAL x", timeout=5)
+        with contextlib.suppress(grpc.RpcError):
+            async for _ in channel.unary_stream("/echo/Abort")(b"INTERNAL x", timeout=5):
+                pass
+        await asyncio.sleep(0.1)
+        explained = channel.explain()
+        assert sum(row.failures for row in explained.endpoints) == 2
+        assert sum(row.in_flight for row in explained.endpoints) == 0
+        assert all(row.load_ms is not None for row in explained.endpoints if row.picks)
+        assert "outlier_detection" in str(explained)
+
+
+def test_explain_tells_shares_and_states(etcd, service, servers):
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
+        assert channel.explain() is None
+        call = warmed(channel, 4)
+        for _ in range(400):
+            call(b"x", timeout=5)
+        told = shares(channel)
+        assert set(told) == {server.address for server in servers}
+        assert all(abs(share - 0.25) < 0.02 for share in told.values())
+        assert "round_robin" in str(channel.explain())
