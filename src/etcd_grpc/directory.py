@@ -166,7 +166,7 @@ class Directory:
             return
         endpoint = self._endpoints.pop(key)
         if endpoint.status is not Status.DRAINING:
-            self._guard.vanished(endpoint, now)
+            self._guard.vanished(endpoint, len(self._keys) + 1, now)
         changes.append(Remove(key))
 
 

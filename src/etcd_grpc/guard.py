@@ -1,10 +1,11 @@
 """Mass disappearance: when most endpoints vanish at once, it is rather the registry that is ill.  Pure.
 
 The rule (Eureka's self preservation, turned round): if more than half of a service's endpoints vanish
-within ``WINDOW_S`` without having been withdrawn, they are kept for ``HOLD_S``.  A channel calls only
-those of them to which it is connected, so keeping a dead one costs nothing, and losing a living one
-would cost every call.  Whoever was marked as draining before its key went has been withdrawn, and is
-gone at once.
+within ``WINDOW_S`` without having been withdrawn, and fewer than half as many as there were are left
+or have come, they are kept for ``HOLD_S``.  A channel calls only those of them to which it is
+connected, so keeping a dead one costs nothing, and losing a living one would cost every call.  Whoever
+was marked as draining before its key went has been withdrawn, and is gone at once; and a deployment
+that replaces one instance after the other leaves as many as there were.
 
 The time arrives as an argument, in seconds on one monotonic clock.
 """
@@ -28,7 +29,9 @@ class DisappearanceGuard:
 
     def __init__(self, hold_s: float = HOLD_S) -> None:
         self.hold_s = hold_s
-        self._vanished: dict[str, tuple[float, Endpoint]] = {}  # by key, in order of time
+        # By key, in order of time: when, which, and how many there were before.
+        self._vanished: dict[str, tuple[float, Endpoint, int]] = {}
+        self._expected = 0  # how many there were before those who are held
         self._held: dict[str, Endpoint] = {}
         self._until = 0.0
 
@@ -47,23 +50,28 @@ class DisappearanceGuard:
         self._vanished.pop(key, None)
         self._held.pop(key, None)
 
-    def vanished(self, endpoint: Endpoint, now: float) -> None:
-        """The endpoint is gone, and nobody had said that it would go."""
+    def vanished(self, endpoint: Endpoint, before: int, now: float) -> None:
+        """The endpoint is gone, one of ``before``, and nobody had said that it would go."""
         self._vanished.pop(endpoint.key, None)
-        self._vanished[endpoint.key] = (now, endpoint)
+        self._vanished[endpoint.key] = (now, endpoint, before)
 
     def newly_held(self, present: int, now: float) -> list[Endpoint]:
         """Who of the vanished is to be kept from now on, given that ``present`` are in etcd."""
-        for key, (when, _) in list(self._vanished.items()):
+        for key, (when, _, _) in list(self._vanished.items()):
             if when > now - WINDOW_S:
                 break
             del self._vanished[key]
+        if not self._vanished or not self.hold_s:
+            return []
+        _, _, before = next(iter(self._vanished.values()))
+        expected = max(before, self._expected) if self._held else before
         # No key is in both: one that is held is not in etcd, so it cannot vanish.
         missing = len(self._vanished) + len(self._held)
-        if not self._vanished or missing <= present or not self.hold_s:
+        if 2 * missing <= expected or 2 * present >= expected:
             return []
-        kept = [endpoint for _, endpoint in self._vanished.values()]
+        kept = [endpoint for _, endpoint, _ in self._vanished.values()]
         self._vanished.clear()
+        self._expected = expected
         if not self._held:
             self._until = now + self.hold_s
         self._held |= {endpoint.key: endpoint for endpoint in kept}

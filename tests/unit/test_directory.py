@@ -254,6 +254,25 @@ def test_the_only_endpoint_is_kept() -> None:
     assert names(made) == ["a"]
 
 
+def test_replacing_one_after_the_other_holds_nobody() -> None:
+    """As a deployment of servers does that say nothing before they leave."""
+    made = held_directory("a", "b", "c")
+    for number in range(30):
+        new, old = f"n{number}", f"n{number - 3}" if number >= 3 else "abc"[number]
+        made.apply([good(new, 2 * number + 2)], 2 * number + 2, number * 0.1)
+        folded = made.apply([gone(old, 2 * number + 3)], 2 * number + 3, number * 0.1)
+        assert folded.update.changes == (Remove(key(old)),)
+    assert names(made) == ["n27", "n28", "n29"]
+
+
+def test_few_who_vanish_beside_many_who_are_withdrawn_are_not_kept() -> None:
+    made = held_directory(*"abcdefghij")
+    made.apply([draining(name, 2) for name in "abcdef"], 2, 1.0)
+    made.apply([gone(name, 3) for name in "abcdef"], 3, 1.5)
+    assert made.apply([gone("g", 4), gone("h", 5)], 5, 2.0).held == 0
+    assert names(made) == ["i", "j"]
+
+
 def test_slow_disappearance_is_believed() -> None:
     made = held_directory("a", "b", "c", "d")
     for number, name in enumerate("abc"):
