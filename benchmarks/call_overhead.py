@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -36,6 +37,9 @@ _PAYLOAD = b"sixteen bytes ok"
 _READY_TIMEOUT_S = 20.0
 _OWN_CONNECTIONS = (("grpc.use_local_subchannel_pool", 1),)  # what our channel gives to its own
 _ROUND_ROBIN = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+
+# Every call is timed, counted and judged.
+_FULL = [{"outlier_detection": {"childPolicy": [{"least_request": {"load": "peak_ewma"}}]}}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ def run(size: Size) -> Outcome:
         for name, world in (("sync", _Sync(targets)), ("aio", aio)):
             for figure, ours, theirs, endpoints in (
                 ("vs_plain", world.ours("one"), world.plain, 1),
+                ("full_vs_plain", world.ours("one", _FULL), world.plain, 1),
                 ("vs_round_robin", world.ours("three"), world.round_robin, 3),
                 ("control", world.plain, world.plain, 1),
             ):
@@ -172,9 +177,9 @@ class _Sync:
     def __init__(self, targets: _Targets) -> None:
         self._targets = targets
 
-    def ours(self, service: str) -> Open:
-        etcd = self._targets.etcd
-        return lambda: self._opened(etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd))
+    def ours(self, service: str, policy: Any = None) -> Open:
+        etcd, target = self._targets.etcd, f"etcd:///{service}"
+        return lambda: self._opened(etcd_grpc.insecure_channel(target, etcd=etcd, policy=policy))
 
     def plain(self) -> AbstractContextManager[_Opened]:
         return self._opened(grpc.insecure_channel(self._targets.addresses[0], _OWN_CONNECTIONS))
@@ -208,10 +213,10 @@ class _Aio:
         self._targets = targets
         self._runner = runner
 
-    def ours(self, service: str) -> Open:
-        etcd = self._targets.etcd
+    def ours(self, service: str, policy: Any = None) -> Open:
+        etcd, target = self._targets.etcd, f"etcd:///{service}"
         return lambda: self._opened(
-            lambda: etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd)
+            lambda: etcd_grpc.aio.insecure_channel(target, etcd=etcd, policy=policy)
         )
 
     def plain(self) -> AbstractContextManager[_Opened]:

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 FIGURES = {
     "call_overhead": {
         "sync_vs_plain",
+        "sync_full_vs_plain",
+        "aio_full_vs_plain",
         "sync_vs_round_robin",
         "sync_control",
         "aio_vs_plain",

@@ -61,4 +61,4 @@ def test_call_that_no_endpoint_may_get_fails_at_once_and_says_why(etcd, service,
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert "filter > round_robin) allows none of the 1 connected" in caught.value.details()
+    assert "the policy (filter > round_robin) leaves out all 1" in caught.value.details()

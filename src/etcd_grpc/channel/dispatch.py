@@ -188,6 +188,10 @@ class Dispatcher(Generic[C]):
         if not resolver.resolved:
             return f"cannot find service {service}: {resolver.status()}"
         subchannels = list(running.subchannels.subchannels.values())
+        left_out = running.subchannels.left_out
+        if left_out and not subchannels:
+            policy = self.spec.policy
+            return f"the policy ({policy}) leaves out all {left_out} of service {service}"
         if not subchannels:
             return f"no instance of service {service} takes calls; {resolver.status()}"
         count = len(subchannels)

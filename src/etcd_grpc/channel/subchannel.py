@@ -167,6 +167,11 @@ class SubchannelSet(Generic[C]):
         """By the endpoint's key."""
         return self._subchannels
 
+    @property
+    def left_out(self) -> int:
+        """How many endpoints the policy needs no connection to."""
+        return max(0, len(self._known) - len(self._subchannels))
+
     # On the loop.
 
     def update(self, changes: Sequence[Change]) -> None:
