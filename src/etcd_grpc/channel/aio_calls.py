@@ -86,6 +86,7 @@ class _AioCall:
     _moving: asyncio.Task[None] | None = None
     _tried: tuple[AioSubchannel, ...] = ()
     _callbacks: tuple[asyncio.Task[None], ...] = ()
+    _began = 0.0  # when the current attempt was, where the policy wants to know
     _seen: Any = None  # the attempt whose end the policy has been told of
 
     def __init__(
@@ -100,7 +101,8 @@ class _AioCall:
         retry: RetryPolicy | None = None,
     ) -> None:
         self._metadata = metadata
-        self._began = time.monotonic()
+        if dispatcher.observes:
+            self._began = time.monotonic()
         self._dispatcher = dispatcher
         self._start = start
         self._deadline = deadline
