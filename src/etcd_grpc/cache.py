@@ -56,6 +56,7 @@ class _Endpoint(msgspec.Struct):
     protocol: str
     metadata: dict[str, Any]
     revision: int
+    identified: bool = False
 
 
 class _File(msgspec.Struct):

@@ -42,6 +42,8 @@ class Endpoint:
         status: ``SERVING`` endpoints get calls.
         protocol: ``"grpc"`` unless the entry says otherwise.
         metadata: The registering user's own values.
+        identified: Whoever answers there tells its ``id`` (``identity.py``), so a port that another
+            process has taken over is noticed.
         revision: etcd's ``mod_revision`` of the entry.
     """
 
@@ -55,6 +57,7 @@ class Endpoint:
     protocol: str = "grpc"
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     revision: int = 0
+    identified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Instance:
     Attributes:
         named: The id was chosen, not made up: it is unique in the service, and etcd's key is made of it
             rather than of the address.
+        identified: The server answers health checks with this id.
 
     Raises:
         ConfigurationError: The service name, address, weight or metadata cannot be registered.
@@ -78,6 +82,7 @@ class Instance:
     status: Status = Status.SERVING
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     named: bool = False
+    identified: bool = False
 
     def __post_init__(self) -> None:
         check_service(self.service)

@@ -59,8 +59,11 @@ def plan(
     timeout_s: float,
     required: bool,
     etcd: EtcdArgument,
+    identified: bool = False,
 ) -> Plan:
     """Check the arguments of ``register`` before anything is written.
+
+    ``identified``: the server answers health checks with the instance's id.
 
     Raises:
         ConfigurationError: One of them is wrong; the message says what to set instead.
@@ -82,6 +85,7 @@ def plan(
         version=version,
         metadata=MappingProxyType(dict(metadata or {})),
         named=id is not None,
+        identified=identified,
     )
     return Plan(instance, config, ttl_s, settle_s, timeout_s, required)
 

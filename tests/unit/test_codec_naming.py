@@ -420,3 +420,13 @@ def test_key_that_cannot_be_shown_is_garbage(key: bytes) -> None:
 def test_markup_in_free_text_is_kept_for_the_reader_to_escape() -> None:
     found = decode(with_metadata(b'{"zone":"<script>","version":"\\u001b[31m"}'))
     assert (found.zone, found.version) == ("<script>", "\x1b[31m")
+
+
+def test_that_the_server_tells_its_id_stands_in_the_entry_only_if_it_does() -> None:
+    codec = NamingCodec()
+    plain = Instance("greeter", "10.0.0.5:50051", "a1")
+    telling = Instance("greeter", "10.0.0.5:50051", "a1", identified=True)
+    (_, without), (key, value) = codec.encode(plain), codec.encode(telling)
+    assert b"identified" not in without
+    assert codec.decode(Entry(key, value, 7)).identified
+    assert not codec.decode(Entry(key, without, 7)).identified

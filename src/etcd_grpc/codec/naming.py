@@ -50,6 +50,7 @@ class _Metadata(msgspec.Struct):
     status: Status = Status.SERVING
     protocol: str = "grpc"
     metadata: dict[str, Any] = {}
+    identified: bool = False
 
 
 # Where Go's encoding of a float has an exponent.
@@ -85,6 +86,8 @@ class NamingCodec:
             "weight": weight,
             "zone": instance.zone,
         }
+        if instance.identified:
+            fields["identified"] = True
         try:
             encoded = _encoder.encode(_Value(addr=instance.address, metadata=fields))
         except (TypeError, ValueError, OverflowError) as error:
@@ -128,6 +131,7 @@ class NamingCodec:
             protocol=fields.protocol,
             metadata=MappingProxyType(fields.metadata),
             revision=entry.revision,
+            identified=fields.identified,
         )
 
 
