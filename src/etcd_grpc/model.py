@@ -19,6 +19,12 @@ from etcd_grpc.errors import ConfigurationError
 __all__ = ["Change", "Endpoint", "Instance", "Put", "Remove", "Snapshot", "Status", "Update"]
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})?|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9]+)?\]")
+# What the C library takes for an IPv4 address though it is written as none ("0", "127.1", "0x7f.1"),
+# and slips of the pen such as "10.0.0.256".  One long number may be a name: containers have such.
+_NUMBERS = re.compile(
+    r"(?:(?:0[xX][0-9A-Fa-f]*|\d+)\.){1,3}(?:0[xX][0-9A-Fa-f]*|\d+)|0[xX][0-9A-Fa-f]+|\d{1,10}",
+    re.ASCII,
+)
 
 
 class Status(enum.StrEnum):
@@ -222,10 +228,26 @@ def _is_host(host: str) -> bool:
 def check_advertised(address: str) -> str:
     """Return ``address`` if clients can connect to it, else raise ConfigurationError."""
     host, _ = split_address(address)
-    ip = ip_of(host)
-    if ip is not None and ip.is_unspecified:
+    why = unusable(host)
+    if why:
         raise ConfigurationError(
-            f"{address} cannot be advertised: clients cannot connect to {host}. Pass the address "
-            "they can reach, as host=... or address=..., or set ETCD_GRPC_ADVERTISE"
+            f"{address} cannot be advertised: {host} is {why}. Pass the address that clients can "
+            "reach, as host=... or address=..., or set ETCD_GRPC_ADVERTISE"
         )
     return address
+
+
+def unusable(host: str) -> str:
+    """Why no client elsewhere can connect to ``host`` (IPv6 in brackets); "" if it can."""
+    ip = ip_of(host)
+    if ip is None:
+        return "neither an IPv4 address nor a name" if _NUMBERS.fullmatch(host) else ""
+    if ip.is_unspecified or (ip.version == 4 and int(ip) < 1 << 24):
+        return "an address to listen on, not one to connect to"
+    if ip.is_multicast:
+        return "a multicast address"
+    if ip.is_link_local:
+        return "a link-local address, which means something else on every link"
+    if str(ip) == "255.255.255.255":
+        return "the broadcast address"
+    return "an address with a zone, which only this machine knows" if "%" in host else ""

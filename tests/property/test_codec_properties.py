@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from etcd_grpc.codec import Entry, NamingCodec
 from etcd_grpc.errors import StoredDataError
-from etcd_grpc.model import Endpoint, Instance, Status, ip_of, split_address
+from etcd_grpc.model import Endpoint, Instance, Status, split_address, unusable
 
 CODEC = NamingCodec()
 
@@ -28,7 +28,7 @@ ports = st.integers(1, 65535)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}", fullmatch=True)
 hosts = (
     names | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(lambda address: f"[{address}]")
-).filter(lambda host: (ip := ip_of(host)) is None or not ip.is_unspecified)
+).filter(lambda host: not unusable(host))
 addresses = st.builds(lambda host, port: f"{host}:{port}", hosts, ports)
 services = (
     st.lists(

@@ -139,7 +139,13 @@ def test_host_is_an_ip_address_or_a_name(host: str, ip: str | None) -> None:
     assert (None if found is None else str(found)) == ip
 
 
-@pytest.mark.parametrize("address", ["10.0.0.5:50051", "[2001:db8::1]:1", "127.0.0.1:80", "greeter:80"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.0.0.5:50051", "[2001:db8::1]:1", "127.0.0.1:80", "greeter:80", "10.0.0.5.example:80"),
+        *("240.0.0.1:80", "[fd00::1]:80", "[::ffff:10.0.0.5]:80", "409712345678:80", "0a:80"),
+    ],
+)
 def test_address_that_clients_can_reach_may_be_advertised(address: str) -> None:
     assert check_advertised(address) == address
 
@@ -161,6 +167,25 @@ def test_address_that_clients_can_reach_may_be_advertised(address: str) -> None:
 )
 def test_unspecified_address_is_refused_however_it_is_written(host: str) -> None:
     with pytest.raises(ConfigurationError, match="ETCD_GRPC_ADVERTISE"):
+        check_advertised(f"{host}:50051")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("0.1.2.3", "to listen on"),
+        ("224.0.0.1", "multicast"),
+        ("[ff02::1]", "multicast"),
+        ("169.254.169.254", "link-local"),
+        ("[fe80::1%eth0]", "link-local"),
+        ("[::ffff:169.254.1.1]", "link-local"),
+        ("255.255.255.255", "broadcast"),
+        ("[2001:db8::1%eth0]", "zone"),
+        *((host, "neither an IPv4") for host in ("0", "127.1", "0x7f.1", "10.0.0.256", "2130706433")),
+    ],
+)
+def test_address_that_no_client_elsewhere_can_use_is_refused_and_why(host: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{why}.*ETCD_GRPC_ADVERTISE"):
         check_advertised(f"{host}:50051")
 
 
