@@ -1,20 +1,17 @@
 """What is wrong with a certificate, in words: gRPC's own errors name neither the file nor the date.
 
 The dates are read with ``cryptography`` where that is installed (the extra ``tls``); everything else is
-the standard library's.  The rule: a certificate of ours that cannot work is refused before anything is
-sent; one of somebody else's is only described, since whether it is accepted is decided by gRPC.
+the standard library's.  The rule: a certificate of somebody else's is only described; whether it is
+accepted is decided by gRPC.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import ssl
-from pathlib import Path
 from typing import NamedTuple
 
-from etcd_grpc.errors import ConfigurationError
-
-__all__ = ["Facts", "check_files", "describe_peer", "facts_of"]
+__all__ = ["Facts", "describe_peer", "facts_of"]
 
 
 class Facts(NamedTuple):
@@ -70,45 +67,6 @@ def facts_of(pem: bytes) -> Facts | None:
     else:
         names = tuple(str(name.value) for name in found)
     return Facts(certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
-
-
-def check_files(ca: Path | None, cert: Path | None, key: Path | None) -> None:
-    """Check that the files can be used, and that certificate and key belong together.
-
-    Raises:
-        ConfigurationError: One cannot be read or is malformed, they do not match, the key is
-            encrypted, or the certificate has expired.
-    """
-    for path in filter(None, (ca, cert, key)):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if ca is not None:
-            context.load_verify_locations(ca)
-    except ssl.SSLError as error:
-        raise ConfigurationError(
-            f"cannot use the authority's certificates {ca}: {error.reason or error}. It must be PEM"
-        ) from None
-    if cert is None or key is None:
-        return
-    try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # else it would ask at the terminal
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigurationError(
-                f"the key {key} does not belong to the certificate {cert}"
-            ) from None
-        raise ConfigurationError(
-            f"cannot use the certificate {cert} with the key {key}: {error.reason or error}. "
-            "Both must be PEM, and the key without a password"
-        ) from None
-    facts = facts_of(cert.read_bytes())
-    problem = facts.problem(dt.datetime.now(dt.UTC)) if facts is not None else ""
-    if problem:
-        raise ConfigurationError(f"the client certificate {cert} {problem}")
 
 
 def describe_peer(host: str, port: int, timeout_s: float) -> str:

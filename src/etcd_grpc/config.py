@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from etcd_grpc.address import AddressPolicy, is_loopback
-from etcd_grpc.certificates import check_files
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import shown, split_address
+from etcd_grpc.tls.material import CertificateFiles, Material
 
 __all__ = ["EtcdArgument", "EtcdConfig"]
 
@@ -111,22 +111,18 @@ class EtcdConfig:
         """``host:port`` of each member."""
         return tuple(e.partition("://")[2] if "://" in e else e for e in self.endpoints)
 
-    def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """The authority's certificates, the client's key and its certificate, as PEM.
+    def certificate_files(self) -> CertificateFiles:
+        """The files with which TLS to etcd is made."""
+        return CertificateFiles(self.ca_cert, self.cert, self.key, "client certificate")
+
+    def certificates(self) -> Material:
+        """What stands in these files now.
 
         Raises:
             ConfigurationError: A file cannot be read or used, they do not belong together, or the
                 client's certificate has expired.
         """
-        check_files(self.ca_cert, self.cert, self.key)
-
-        def read(path: Path | None) -> bytes | None:
-            try:
-                return path.read_bytes() if path else None
-            except OSError as error:
-                raise ConfigurationError(f"cannot read the etcd certificate file: {error}") from error
-
-        return read(self.ca_cert), read(self.key), read(self.cert)
+        return self.certificate_files().load()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> EtcdConfig:

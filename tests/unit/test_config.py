@@ -11,6 +11,7 @@ import trustme
 
 from etcd_grpc.config import EtcdConfig, split_endpoints
 from etcd_grpc.errors import ConfigurationError
+from etcd_grpc.tls.material import Material
 
 CA, CERT, KEY = Path("/tls/ca.pem"), Path("/tls/cert.pem"), Path("/tls/key.pem")
 
@@ -150,16 +151,17 @@ def test_error_shows_no_password_that_stands_in_an_endpoint(scheme: str) -> None
     assert "hunter2" not in str(caught.value)
 
 
-def test_certificates_are_authority_key_and_certificate(tmp_path: Path) -> None:
+def test_certificates_are_what_stands_in_the_files(tmp_path: Path) -> None:
     authority = trustme.CA()
     leaf = authority.issue_cert("client")
     authority.cert_pem.write_to_path(tmp_path / "ca")
     leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert")
     leaf.private_key_pem.write_to_path(tmp_path / "key")
     config = EtcdConfig(ca_cert=tmp_path / "ca", cert=tmp_path / "cert", key=tmp_path / "key")
-    files = tuple((tmp_path / name).read_bytes() for name in ("ca", "key", "cert"))
-    assert config.certificates() == files
-    assert EtcdConfig().certificates() == (None, None, None)
+    assert config.certificates() == Material(
+        *((tmp_path / name).read_bytes() for name in ("ca", "cert", "key"))
+    )
+    assert EtcdConfig().certificates() == Material(None, None, None)
 
 
 @pytest.mark.parametrize("names", [["ca_cert"], ["cert", "key"]])

@@ -6,7 +6,6 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,
     EtcdError,
@@ -14,7 +13,6 @@ from etcd_grpc.errors import (
 )
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.failure import LeaseNotFoundError, StaleTokenError, translate
-from etcd_grpc.etcd.transport import _credentials
 
 Code = grpc.StatusCode
 
@@ -118,11 +116,3 @@ def test_full_etcd_names_its_alarm_and_the_way_out() -> None:
 )
 def test_tls_failure_says_what_to_look_at(details: str, hint: str) -> None:
     assert hint in str(translated(Code.UNAVAILABLE, details))
-
-
-def test_without_tls_there_are_no_credentials() -> None:
-    assert _credentials(EtcdConfig(("10.0.0.1:2379",))) is None
-
-
-def test_with_tls_there_are_credentials_even_without_files() -> None:
-    assert _credentials(EtcdConfig(("https://10.0.0.1:2379",))) is not None

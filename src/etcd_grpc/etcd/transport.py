@@ -15,6 +15,7 @@ each time, which costs it as much as a thousand reads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import queue
 import random
@@ -36,6 +37,7 @@ from etcd_grpc.errors import (
 from etcd_grpc.etcd import methods, rpc_pb2
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.beside import in_thread
+from etcd_grpc.etcd.connections import Connection, Connections
 from etcd_grpc.etcd.failure import StaleTokenError, is_certificate_refused, translate
 from etcd_grpc.etcd.methods import Method
 from etcd_grpc.model import split_address
@@ -47,21 +49,6 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 T = TypeVar("T")
 
-# Measured: a dead peer is noticed after 8 s; without ping_timeout after a minute (C-core ignores
-# keepalive_timeout), and pings more often than every 5 s make etcd hang up ("too_many_pings").
-_OPTIONS = (
-    ("grpc.keepalive_time_ms", 6000),
-    ("grpc.keepalive_timeout_ms", 2000),
-    ("grpc.http2.ping_timeout_ms", 2000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.client_idle_timeout_ms", 120_000),  # a member that we left: etcd counts its connections
-)
 # A member that takes longer than this is left for the next one.
 ATTEMPT_S = 2.0
 # A member that answers nothing within this, whatever it is asked, is not alive.
@@ -92,8 +79,7 @@ class Transport:
         self._config = config
         self._loop = loop
         self._rng = rng
-        self._credentials = _credentials(config)
-        self._channels: dict[str, grpc.Channel] = {}
+        self._connections = Connections(config, loop)
         self._current = rng.randrange(len(config.addresses))
         self._token = ""
         self._authenticating = asyncio.Lock()  # one attempt at a time
@@ -175,8 +161,8 @@ class Transport:
             EtcdError: The credentials were refused, or nobody could check them.
         """
         metadata = (("hasleader", "true"), *await self._token_metadata(self.member, ATTEMPT_S))
-        channel = self._channel(self.member)
-        return Stream(channel, self.member, method, metadata, self.user, self._loop)
+        connection = self._connections.to(self.member)
+        return Stream(connection, self.member, method, metadata, self.user, self._loop)
 
     async def answers(self, member: str) -> bool:
         """Whether ``member`` answers anything at all within 1.5 s.
@@ -184,9 +170,10 @@ class Transport:
         It is asked the cheapest question, for gRPC's health: no permission, no consensus, no range.
         """
         check = methods.HEALTH_CHECK
-        rpc = self._channel(member).unary_unary(check.path, check.serialize, check.deserialize)
-        call = rpc.future(b"", timeout=_ALIVE_S)
-        await self._until_done(call)
+        with self._connections.to(member) as connection:
+            rpc = connection.channel.unary_unary(check.path, check.serialize, check.deserialize)
+            call = rpc.future(b"", timeout=_ALIVE_S)
+            await self._until_done(call)
         return call.code() not in _NO_ANSWER
 
     def forget_token(self) -> None:
@@ -195,19 +182,7 @@ class Transport:
 
     def close(self) -> None:
         """Close all channels; what is in flight ends as cancelled."""
-        for channel in self._channels.values():
-            channel.close()
-        self._channels.clear()
-
-    def _channel(self, member: str) -> grpc.Channel:
-        channel = self._channels.get(member)
-        if channel is None:
-            if self._credentials is None:
-                channel = grpc.insecure_channel(member, options=_OPTIONS)
-            else:
-                channel = grpc.secure_channel(member, self._credentials, options=_OPTIONS)
-            self._channels[member] = channel
-        return channel
+        self._connections.close()
 
     async def _authenticated(
         self, method: Method[Q, R], request: Q, member: str, timeout_s: float
@@ -252,9 +227,10 @@ class Transport:
         timeout_s: float,
         metadata: tuple[tuple[str, str], ...],
     ) -> R:
-        rpc = self._channel(member).unary_unary(method.path, method.serialize, method.deserialize)
-        call = rpc.future(request, timeout=timeout_s, metadata=metadata)
-        await self._until_done(call)
+        with self._connections.to(member) as connection:
+            rpc = connection.channel.unary_unary(method.path, method.serialize, method.deserialize)
+            call = rpc.future(request, timeout=timeout_s, metadata=metadata)
+            await self._until_done(call)
         try:
             answer: R = call.result()
         except grpc.RpcError as error:
@@ -297,7 +273,7 @@ class Stream(Generic[Q, R]):
 
     def __init__(
         self,
-        channel: grpc.Channel,
+        connection: Connection,
         member: str,
         method: Method[Q, R],
         metadata: tuple[tuple[str, str], ...],
@@ -310,7 +286,9 @@ class Stream(Generic[Q, R]):
         self._loop = loop
         self._requests: queue.SimpleQueue[Q | None] = queue.SimpleQueue()
         self._responses: asyncio.Queue[R | EtcdError] = asyncio.Queue()
-        rpc = channel.stream_stream(method.path, method.serialize, method.deserialize)
+        self._uses = contextlib.ExitStack()
+        self._uses.enter_context(connection)
+        rpc = connection.channel.stream_stream(method.path, method.serialize, method.deserialize)
         self._call = rpc(iter(self._requests.get, None), metadata=metadata)
         self._reader = threading.Thread(target=self._read, name="etcd-grpc-watch", daemon=True)
         self._reader.start()
@@ -339,6 +317,7 @@ class Stream(Generic[Q, R]):
         self._requests.put(None)  # releases the thread in which gRPC waits for requests
         self._call.cancel()
         self._reader.join(timeout=5)
+        self._uses.close()
 
     def _read(self) -> None:
         error: EtcdError
@@ -364,12 +343,3 @@ def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], a
 def _settle(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials | None:
-    if not config.tls:
-        return None
-    authority, key, certificate = config.certificates()
-    return grpc.ssl_channel_credentials(
-        root_certificates=authority, private_key=key, certificate_chain=certificate
-    )

@@ -17,6 +17,8 @@ from etcd_grpc.model import Change
 
 __all__ = [
     "AuthenticationRefused",
+    "CertificateRejected",
+    "CertificateRotated",
     "Changed",
     "Compacted",
     "Connected",
@@ -404,6 +406,38 @@ class SnapshotFailed(Event):
 
     def __str__(self) -> str:
         return f"the saved view of {self.service} is of no use ({self.path}): {self.why}"
+
+
+# Certificates on disk.
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRotated(Event):
+    """Certificates were replaced on disk: new connections use them."""
+
+    logger = "etcd_grpc.tls"
+    path: str
+    facts: str
+
+    def __str__(self) -> str:
+        return f"{self.path} was replaced, and is in use{f': {self.facts}' if self.facts else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRejected(Event):
+    """What stands on disk cannot be used: the last good certificate stays.  Told once a content.
+
+    ``count`` is how often that has happened to these files.
+    """
+
+    level = logging.WARNING
+    logger = "etcd_grpc.tls"
+    path: str
+    why: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.path} was replaced by what cannot be used; the one before stays: {self.why}"
 
 
 # Listeners.
