@@ -21,7 +21,7 @@ from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.intent import Intent
-from etcd_grpc.model import Instance
+from etcd_grpc.model import Instance, Status
 from etcd_grpc.registry import Registrar
 
 __all__ = ["AsyncRegistration", "Registration", "plan", "register"]
@@ -188,6 +188,11 @@ class _Core:
             wanted = dataclasses.replace(wanted, metadata=MappingProxyType(dict(metadata)))
         await self._registrar().change(self.intent, wanted, self.plan.timeout_s)
 
+    async def drain(self) -> None:
+        assert self.intent is not None
+        draining = dataclasses.replace(self.intent.instance, status=Status.DRAINING)
+        await self._registrar().change(self.intent, draining, self.plan.timeout_s)
+
     async def end(self, settle_s: float | None) -> None:
         if self.intent is not None:
             settle_s = self.plan.settle_s if settle_s is None else settle_s
@@ -234,6 +239,17 @@ class Registration:
         if self._closed or self._core.control.session.closed:
             raise ConfigurationError("this registration is closed, or belongs to a parent process")
         self._wait(self._core.change(weight, metadata))
+
+    def drain(self) -> None:
+        """Mark it as draining: clients send nothing new.  ``close`` deletes it then without delay.
+
+        Raises:
+            ConfigurationError: The registration is closed.
+            EtcdError: etcd does not know it yet; it stays wanted.
+        """
+        if self._closed or self._core.control.session.closed:
+            raise ConfigurationError("this registration is closed, or belongs to a parent process")
+        self._wait(self._core.drain())
 
     def close(self, *, settle_s: float | None = None) -> None:
         """Withdraw: draining, ``settle_s`` for the clients, deleted.  A second call does nothing."""
@@ -311,6 +327,12 @@ class AsyncRegistration:
             raise ConfigurationError("this registration is closed")
         change = self._core.change(weight, metadata)
         await asyncio.wrap_future(self._core.control.session.submit(change))
+
+    async def drain(self) -> None:
+        """As ``Registration.drain``."""
+        if self._core is None:
+            raise ConfigurationError("this registration is closed")
+        await asyncio.wrap_future(self._core.control.session.submit(self._core.drain()))
 
     async def close(self, *, settle_s: float | None = None) -> None:
         """As ``Registration.close``."""

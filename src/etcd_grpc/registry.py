@@ -109,11 +109,13 @@ class Registrar:
     async def withdraw(self, intent: Intent, *, settle_s: float, timeout_s: float) -> None:
         """Mark as draining, let clients move away for ``settle_s``, then delete.
 
-        An etcd that does not answer costs at most ``timeout_s``; the key then goes with its lease.
+        What is draining already had its time: it is deleted at once.  An etcd that is silent costs
+        at most ``timeout_s``; the key then goes with its lease.
         """
         deadline = self._session.loop.time() + timeout_s
         why = ""
-        if intent.stood and not intent.yielded:
+        drained = intent.instance.status is Status.DRAINING
+        if intent.stood and not intent.yielded and not drained:
             draining = dataclasses.replace(intent.instance, status=Status.DRAINING)
             try:
                 await self.change(intent, draining, timeout_s)
@@ -123,7 +125,7 @@ class Registrar:
                 await asyncio.sleep(settle_s)
         if not intent.yielded:
             intent.leaving = True
-            left = deadline + settle_s - self._session.loop.time()
+            left = deadline + (0 if drained else settle_s) - self._session.loop.time()
             why = await self._delete_quietly(intent, max(0.1, left))
         await self._forget(intent)
         emit(events.Withdrawn(intent.instance.service, intent.instance.address, why))

@@ -67,6 +67,34 @@ def test_leaving_marks_the_instance_as_draining_before_the_key_goes(etcd, servic
     assert raw.get(f"{service}/") == {}
 
 
+def status_of(raw: RawEtcd, service: str) -> str:
+    """The status of the only entry; "" if there is none."""
+    found = raw.get(f"{service}/").values()
+    return "".join(json.loads(kv.value)["Metadata"]["status"] for kv in found)
+
+
+def test_what_was_drained_stands_until_it_is_closed_which_then_takes_no_time(etcd, service, raw):
+    registration = etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=60)
+    registration.drain()
+    assert status_of(raw, service) == "draining"
+    assert registration.instance.status is etcd_grpc.Status.DRAINING
+    began = time.monotonic()
+    registration.close()
+    assert time.monotonic() - began < 30
+    assert raw.get(f"{service}/") == {}
+    with pytest.raises(etcd_grpc.ConfigurationError, match="closed"):
+        registration.drain()
+
+
+async def test_asyncio_drains_the_same_way(etcd, service, raw):
+    async with etcd_grpc.aio.register(service, port=5000, etcd=etcd, settle_s=60) as registration:
+        await registration.drain()
+        assert status_of(raw, service) == "draining"
+    assert raw.get(f"{service}/") == {}
+    with pytest.raises(etcd_grpc.ConfigurationError, match="closed"):
+        await registration.drain()
+
+
 def test_weight_and_metadata_are_changed_in_place(etcd, service, raw):
     with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0) as registration:
         before = raw.get(f"{service}/").popitem()[1]
