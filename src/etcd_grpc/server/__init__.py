@@ -1,0 +1,1 @@
+"""Serving: what a process does that answers calls."""
