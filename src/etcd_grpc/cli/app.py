@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from etcd_grpc._version import __version__
 from etcd_grpc.cli.demo import demo
+from etcd_grpc.cli.dev_ca import dev_ca
 from etcd_grpc.cli.devcluster import devcluster
 from etcd_grpc.cli.endpoints import endpoints
 from etcd_grpc.cli.text import printable
@@ -66,6 +67,7 @@ def _common(
 app.command()(demo)
 app.command()(endpoints)
 app.command()(devcluster)
+app.command()(dev_ca)
 
 
 @app.command("version")

@@ -10,6 +10,7 @@ Not for data that matters: it is one machine, and everybody on it gets in.
 from __future__ import annotations
 
 from etcd_grpc.devcluster.admin import Admin, User
+from etcd_grpc.devcluster.authority import DevAuthority
 from etcd_grpc.devcluster.binary import find_etcd_binary
 from etcd_grpc.devcluster.cluster import Cluster
 from etcd_grpc.devcluster.member import Member
@@ -17,4 +18,14 @@ from etcd_grpc.devcluster.proxies import Proxies
 from etcd_grpc.devcluster.proxy import Proxy
 from etcd_grpc.devcluster.tls import TlsFiles
 
-__all__ = ["Admin", "Cluster", "Member", "Proxies", "Proxy", "TlsFiles", "User", "find_etcd_binary"]
+__all__ = [
+    "Admin",
+    "Cluster",
+    "DevAuthority",
+    "Member",
+    "Proxies",
+    "Proxy",
+    "TlsFiles",
+    "User",
+    "find_etcd_binary",
+]

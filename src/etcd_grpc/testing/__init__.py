@@ -14,13 +14,23 @@ however that ends.  docs/testing.md shows it at work.
 
 from __future__ import annotations
 
-from etcd_grpc.devcluster import Admin, Cluster, Member, Proxies, Proxy, TlsFiles, User
+from etcd_grpc.devcluster import (
+    Admin,
+    Cluster,
+    DevAuthority,
+    Member,
+    Proxies,
+    Proxy,
+    TlsFiles,
+    User,
+)
 from etcd_grpc.testing.process import Process
 from etcd_grpc.testing.waiting import wait_until
 
 __all__ = [
     "Admin",
     "Cluster",
+    "DevAuthority",
     "Member",
     "Process",
     "Proxies",
