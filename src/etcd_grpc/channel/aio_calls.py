@@ -1,35 +1,46 @@
 """Asyncio calls that outlive the moment in which they are made.
 
-An ``_AioCall`` answers as its current attempt does.  While there is none (no endpoint is connected yet,
+An ``AioCall`` answers as its current attempt does.  While there is none (no endpoint is connected yet,
 or another attempt is due), ``_moving`` is the task that brings it; everything that needs an attempt
-awaits that task first.  Retries are driven by whoever awaits the call.
+awaits that task first.  An attempt's own done callback drives what follows it, so a call that nobody
+awaits goes on, and ends, as one on a plain channel does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 import grpc
 
-from etcd_grpc.balancer.service_config import RetryPolicy
-from etcd_grpc.channel.dispatch import Dispatcher, delay_after, left_until
-from etcd_grpc.channel.retry import Attempts
+from etcd_grpc.channel.dispatch import Dispatcher, left_until
 from etcd_grpc.channel.subchannel import Subchannel
 
-__all__ = ["AioSubchannel", "StreamStreamCall", "StreamUnaryCall", "UnaryStreamCall", "UnaryUnaryCall"]
+__all__ = [
+    "AioCall",
+    "AioDispatcher",
+    "AioSubchannel",
+    "Awaiting",
+    "Failed",
+    "Start",
+    "StreamStreamCall",
+    "StreamUnaryCall",
+    "at_once",
+    "rpc_error",
+]
 
+T = TypeVar("T")
 AioSubchannel = Subchannel[grpc.aio.Channel]
 AioDispatcher = Dispatcher[grpc.aio.Channel]
-# Starts one attempt, given what is left of the deadline in seconds.
-Start = Callable[[AioSubchannel, float | None], Any]
+# Starts one attempt, given what is left of the deadline in seconds and how many attempts were before.
+Start = Callable[[AioSubchannel, float | None, int], Any]
 
 _CANCELLED = "Locally cancelled by application!"
 
 
-class _Awaiting:
+class Awaiting:
     """A waiter whose task sleeps."""
 
     def __init__(self, deadline: float | None, wait_for_ready: bool, metadata: Any) -> None:
@@ -44,10 +55,10 @@ class _Awaiting:
 
     def fail(self, code: grpc.StatusCode, why: str) -> None:
         if not self.served.done():
-            self.served.set_exception(_rpc_error(code, why))
+            self.served.set_exception(rpc_error(code, why))
 
 
-class _Failed:
+class Failed:
     """Stands in for the attempt of a call that never got one."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
@@ -69,7 +80,7 @@ class _Failed:
         return self._error.debug_error_string() or ""
 
 
-class _AioCall:
+class AioCall:
     """What all shapes have in common.
 
     Args:
@@ -79,15 +90,13 @@ class _AioCall:
         wait_for_ready: As the caller of the RPC asked.
         metadata: Of the call, for policies that look at it.
         subchannel, inner: The first attempt and where it is made; None: wait for an endpoint.
-        retry: When it may be sent again; None for never, short of a call that never left.
     """
 
     # What most calls never need is not made for each of them.
     _moving: asyncio.Task[None] | None = None
     _tried: tuple[AioSubchannel, ...] = ()
-    _callbacks: tuple[asyncio.Task[None], ...] = ()
+    _callbacks: tuple[Callable[[Any], None], ...] = ()
     _began = 0.0  # when the current attempt was, where the policy wants to know
-    _seen: Any = None  # the attempt whose end the policy has been told of
 
     def __init__(
         self,
@@ -98,7 +107,6 @@ class _AioCall:
         metadata: Any = None,
         subchannel: AioSubchannel | None = None,
         inner: Any = None,
-        retry: RetryPolicy | None = None,
     ) -> None:
         self._metadata = metadata
         if dispatcher.observes:
@@ -109,14 +117,21 @@ class _AioCall:
         self._wait_for_ready = wait_for_ready
         self._subchannel = subchannel
         self._inner = inner
-        self._retry = retry
         if inner is None:
             self._move(0.0)
+        else:
+            inner.add_done_callback(self._ended)
+
+    # The attempts.
 
     def _move(self, delay_s: float) -> None:
         self._moving = asyncio.get_running_loop().create_task(self._next(delay_s))
+        self._moving.add_done_callback(self._moved)
+
+    def _moved(self, moving: asyncio.Task[None]) -> None:
         # The exception is for those who await the call; nobody has to.
-        self._moving.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if moving.cancelled() or moving.exception() is not None:
+            self._finish()
 
     async def _next(self, delay_s: float) -> None:
         """Bring the next attempt."""
@@ -124,13 +139,38 @@ class _AioCall:
             await asyncio.sleep(delay_s)
         subchannel = self._dispatcher.pick(self._tried, self._metadata)
         if subchannel is None:
-            waiter = _Awaiting(self._deadline, self._wait_for_ready, self._metadata)
+            waiter = Awaiting(self._deadline, self._wait_for_ready, self._metadata)
             self._dispatcher.enqueue(waiter)
             subchannel = await waiter.served
         self._subchannel = subchannel
         self._began = time.monotonic()
-        self._inner = self._start(subchannel, left_until(self._deadline))
+        self._inner = self._start(subchannel, left_until(self._deadline), self._previous())
         self._moving = None
+        self._inner.add_done_callback(self._ended)
+
+    def _ended(self, inner: Any) -> None:
+        if not self._conclude(inner):
+            self._finish()
+
+    def _conclude(self, inner: Any, error: grpc.aio.AioRpcError | None = None) -> bool:
+        """An attempt has ended: return whether another one follows it."""
+        del inner, error
+        return False
+
+    def _finish(self) -> None:
+        """The call has ended for good."""
+        callbacks, self._callbacks = self._callbacks, ()
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - the application's code, isolated
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a done callback of a call raised", "exception": error}
+                )
+
+    def _previous(self) -> int:
+        """How many attempts a server may have seen before the one that begins."""
+        return 0
 
     async def _arrive(self) -> Any:
         """The current attempt, when there is one.
@@ -140,26 +180,38 @@ class _AioCall:
             asyncio.CancelledError: The call was cancelled before.
         """
         while (moving := self._moving) is not None:
-            try:
-                await asyncio.wait({moving})
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
+            await asyncio.wait({moving})
             moving.result()
         return self._inner
 
-    async def _settled(self) -> Any:
-        """The attempt that is the final one, or what stands in for it."""
+    async def _claim(self) -> Any:
+        """As ``_arrive``, for what ends the call when it is cancelled itself."""
+        try:
+            return await self._arrive()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def _present(self) -> Any:
+        """The current attempt, or what stands in for it if there will be none."""
         try:
             return await self._arrive()
         except grpc.aio.AioRpcError as error:
-            return _Failed(error)
+            return Failed(error)
         except asyncio.CancelledError:
             if not self.cancelled():
                 raise
-            return _Failed(_rpc_error(grpc.StatusCode.CANCELLED, _CANCELLED))
+            return Failed(rpc_error(grpc.StatusCode.CANCELLED, _CANCELLED))
+
+    async def _settled(self) -> Any:
+        """The attempt that is the final one, or what stands in for it."""
+        return await self._present()
+
+    # grpc.aio.Call
 
     def cancel(self) -> bool:
+        if self.done():
+            return False
         if self._moving is not None:
             return self._moving.cancel()
         return bool(self._inner.cancel())
@@ -170,21 +222,18 @@ class _AioCall:
         return bool(self._inner.cancelled())
 
     def done(self) -> bool:
-        return self._moving.done() if self._moving is not None else bool(self._inner.done())
+        if self._moving is not None:
+            return self._moving.done()
+        return self._inner.done() and not self._conclude(self._inner)
 
     def time_remaining(self) -> float | None:
         return left_until(self._deadline)
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        async def follow() -> None:
-            await (await self._settled()).code()
+        if self.done():
             callback(self)
-
-        if self.done() and self._moving is None:
-            callback(self)
-            return
-        # Held here, since the loop holds a task only weakly.
-        self._callbacks += (asyncio.get_running_loop().create_task(follow()),)
+        else:
+            self._callbacks += (callback,)
 
     async def initial_metadata(self) -> Any:
         return await (await self._settled()).initial_metadata()
@@ -206,95 +255,17 @@ class _AioCall:
         return text
 
     async def wait_for_connection(self) -> None:
-        await (await self._arrive()).wait_for_connection()
+        await (await self._claim()).wait_for_connection()
 
 
-class UnaryUnaryCall(_AioCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
-    """One request, one response; may be sent again to another endpoint."""
-
-    _attempts: Attempts | None = None  # made when the first one has failed
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        while True:
-            if self._moving is not None:
-                yield from self._arrive().__await__()
-            inner = self._inner
-            try:
-                response = yield from inner.__await__()
-            except grpc.aio.AioRpcError as error:
-                self._observe(inner, error.code())
-                if not self._again(inner, error):
-                    raise
-            else:
-                if self._dispatcher.throttle is not None:
-                    self._dispatcher.throttle.succeeded()
-                if self._dispatcher.observes:
-                    self._observe(inner, grpc.StatusCode.OK)
-                return response
-
-    def _observe(self, inner: Any, code: grpc.StatusCode) -> None:
-        """Tell the policy, once, how an attempt ended.  An attempt that nobody awaits is not told."""
-        subchannel = self._subchannel
-        if self._dispatcher.observes and self._seen is not inner and subchannel is not None:
-            self._seen = inner
-            self._dispatcher.observe(subchannel, code, self._began)
-
-    async def _settled(self) -> Any:
-        while True:
-            inner = await super()._settled()
-            code = await inner.code()
-            if not isinstance(inner, _Failed):
-                self._observe(inner, code)
-            if code is grpc.StatusCode.OK or isinstance(inner, _Failed) or inner.cancelled():
-                return inner
-            error = grpc.aio.AioRpcError(
-                code,
-                await inner.initial_metadata(),
-                await inner.trailing_metadata(),
-                await inner.details(),
-            )
-            if not self._again(inner, error):
-                return inner
-
-    def _again(self, inner: Any, error: grpc.aio.AioRpcError) -> bool:
-        """Whether another attempt follows the failed ``inner``; the first to ask sets it off."""
-        if self._inner is inner and self._moving is None and self._subchannel is not None:
-            if self._attempts is None:
-                self._attempts = self._dispatcher.attempts(self._retry)
-            delay = delay_after(error, self._attempts, self._subchannel, self._deadline)
-            if delay is None:
-                return False
-            self._tried += (self._subchannel,)
-            self._move(delay)
-        return True
-
-
-class _ResponseStream(_AioCall):
-    """Many responses."""
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self._responses()
-
-    async def _responses(self) -> AsyncIterator[Any]:
-        async for response in await self._arrive():
-            yield response
-
-    async def read(self) -> Any:
-        return await (await self._arrive()).read()
-
-
-class _RequestStream(_AioCall):
-    """Many requests."""
+class _RequestStream(AioCall):
+    """Many requests: sent once, since part of them may have been consumed."""
 
     async def write(self, request: Any) -> None:
-        await (await self._arrive()).write(request)
+        await (await self._claim()).write(request)
 
     async def done_writing(self) -> None:
-        await (await self._arrive()).done_writing()
-
-
-class UnaryStreamCall(_ResponseStream, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
-    """One request, many responses, for which no endpoint was connected."""
+        await (await self._claim()).done_writing()
 
 
 class StreamUnaryCall(_RequestStream, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
@@ -304,14 +275,43 @@ class StreamUnaryCall(_RequestStream, grpc.aio.StreamUnaryCall):  # type: ignore
         return self._result().__await__()
 
     async def _result(self) -> Any:
-        return await (await self._arrive())
+        return await (await self._claim())
 
 
-class StreamStreamCall(_RequestStream, _ResponseStream, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
+class StreamStreamCall(_RequestStream, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
     """Many requests, many responses, for which no endpoint was connected."""
 
+    _iterator: AsyncIterator[Any] | None = None
 
-def _rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._iterator is None:
+            self._iterator = self._responses()
+        return self._iterator
+
+    async def _responses(self) -> AsyncIterator[Any]:
+        async for response in await self._claim():
+            yield response
+
+    async def read(self) -> Any:
+        return await (await self._claim()).read()
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T | None:
+    """The result of a coroutine that has nothing to wait for, because its call has ended.
+
+    None if it does wait: an interceptor of the application may return a call of its own kind.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    return None
+
+
+def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    """The error of a call that has no attempt to ask."""
     empty = grpc.aio.Metadata()
     return grpc.aio.AioRpcError(
         code, empty, empty, details=details, debug_error_string=f"{code.name}:{details}"

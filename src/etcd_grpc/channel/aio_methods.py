@@ -9,15 +9,11 @@ from typing import Any
 
 import grpc
 
-from etcd_grpc.channel.aio_calls import (
-    AioSubchannel,
-    StreamStreamCall,
-    StreamUnaryCall,
-    UnaryStreamCall,
-    UnaryUnaryCall,
-)
+from etcd_grpc.channel.aio_calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
+from etcd_grpc.channel.aio_repeated import UnaryStreamCall, UnaryUnaryCall
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import left_until
+from etcd_grpc.channel.retry import numbered
 
 __all__ = [
     "StreamStreamMultiCallable",
@@ -32,11 +28,7 @@ Metadata = Any  # whatever a plain channel takes
 class _MultiCallable(BoundMethod[grpc.aio.Channel]):
     """How an asyncio call finds its endpoint."""
 
-    __slots__ = ("_telling",)
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._telling: set[asyncio.Task[None]] = set()  # the loop holds a task only weakly
+    __slots__ = ()
 
     def _prepare(
         self, timeout: float | None, wait_for_ready: bool | None, metadata: Metadata
@@ -83,13 +75,9 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
         if self._dispatcher.observes:
             began = time.monotonic()
 
-            async def tell() -> None:
-                self._dispatcher.observe(subchannel, await call.code(), began)
-
             def ended(_call: object) -> None:
-                task = asyncio.get_running_loop().create_task(tell())
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
+                if (code := at_once(call.code())) is not None:
+                    self._dispatcher.observe(subchannel, code, began)
 
             call.add_done_callback(ended)
         return call
@@ -110,13 +98,14 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
     ) -> UnaryUnaryCall:
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
-        def start(picked: AioSubchannel, left: float | None) -> Any:
-            return self._begin(picked, request, left, metadata, credentials, compression)
+        def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
+            headers = numbered(metadata, previous)
+            return self._begin(picked, request, left, headers, credentials, compression)
 
         inner = None
         if subchannel is not None:
             left = timeout if self._config.timeout_s is None else left_until(deadline)
-            inner = start(subchannel, left)
+            inner = start(subchannel, left, 0)
         return UnaryUnaryCall(
             self._dispatcher,
             start,
@@ -129,31 +118,8 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
         )
 
 
-class _StreamMultiCallable(_MultiCallable):
-    """A call that is sent once: a plain call where an endpoint is connected."""
-
-    def _call(
-        self,
-        waiting: Callable[..., Any],
-        request: Any,
-        timeout: float | None,
-        metadata: Metadata,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-    ) -> Any:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
-
-        def start(picked: AioSubchannel, left: float | None) -> Any:
-            return self._begin_stream(picked, request, left, metadata, credentials, compression)
-
-        if subchannel is not None:
-            return start(subchannel, left_until(deadline))
-        return waiting(self._dispatcher, start, deadline, waits, metadata)
-
-
-class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
-    """One request, many responses."""
+class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """One request, many responses; may be sent again before the first of them."""
 
     def __call__(
         self,
@@ -164,13 +130,44 @@ class UnaryStreamMultiCallable(_StreamMultiCallable, grpc.aio.UnaryStreamMultiCa
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            UnaryStreamCall, request, timeout, metadata, credentials, wait_for_ready, compression
+    ) -> UnaryStreamCall:
+        retry = self._config.retry
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
+
+        def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
+            headers = numbered(metadata, previous)
+            return self._begin(picked, request, left, headers, credentials, compression)
+
+        inner = None if subchannel is None else start(subchannel, left_until(deadline), 0)
+        return UnaryStreamCall(
+            self._dispatcher, start, deadline, waits, metadata, subchannel, inner, retry
         )
 
 
-class StreamUnaryMultiCallable(_StreamMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+class _RequestStreamMultiCallable(_MultiCallable):
+    """A call that is sent once: a plain call where an endpoint is connected."""
+
+    def _call(
+        self,
+        waiting: Callable[..., Any],
+        requests: Any,
+        timeout: float | None,
+        metadata: Metadata,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
+
+        def start(picked: AioSubchannel, left: float | None, _previous: int = 0) -> Any:
+            return self._begin_stream(picked, requests, left, metadata, credentials, compression)
+
+        if subchannel is not None:
+            return start(subchannel, left_until(deadline))
+        return waiting(self._dispatcher, start, deadline, waits, metadata)
+
+
+class StreamUnaryMultiCallable(_RequestStreamMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     """Many requests (an iterator over them, or None to write them), one response."""
 
     def __call__(
@@ -193,7 +190,7 @@ class StreamUnaryMultiCallable(_StreamMultiCallable, grpc.aio.StreamUnaryMultiCa
         )
 
 
-class StreamStreamMultiCallable(_StreamMultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+class StreamStreamMultiCallable(_RequestStreamMultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """Many requests (an iterator over them, or None to write them), many responses."""
 
     def __call__(

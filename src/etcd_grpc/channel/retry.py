@@ -20,10 +20,11 @@ import grpc
 
 from etcd_grpc.balancer.service_config import RetryPolicy, Throttling
 
-__all__ = ["Attempts", "Throttle", "never_left"]
+__all__ = ["Attempts", "Throttle", "never_left", "numbered", "pushback_ms"]
 
 _JITTER = 0.2
 _PUSHBACK = "grpc-retry-pushback-ms"
+_PREVIOUS = "grpc-previous-rpc-attempts"
 _MAX_DIGITS = 10  # it is a 32-bit number
 # Transparent retries need no policy, but an end: with every endpoint refusing, the call fails.
 _MAX_TRANSPARENT = 20
@@ -55,6 +56,11 @@ class Throttle:
         with self._lock:
             self._tokens = min(self._config.max_tokens, self._tokens + self._config.token_ratio)
 
+    def allows(self) -> bool:
+        """Whether a call may be sent once more than it was."""
+        with self._lock:
+            return self._tokens > self._config.max_tokens / 2
+
     def failed(self) -> bool:
         """An attempt failed in a way that counts; return whether another one is allowed."""
         with self._lock:
@@ -81,6 +87,11 @@ class Attempts:
         self._backoffs = 0  # since the beginning, or since the server's last wish
         self._transparent = 0
 
+    @property
+    def previous(self) -> int:
+        """How many attempts were made that a server may have seen, before the next one."""
+        return self._made - 1
+
     def next_delay(
         self,
         code: grpc.StatusCode,
@@ -101,7 +112,7 @@ class Attempts:
         policy = self._policy
         if policy is None or code not in policy.retryable:
             return None
-        pushback = _pushback_ms(trailers)
+        pushback = pushback_ms(trailers)
         if self._throttle is not None and not self._throttle.failed():
             return None
         if self._made >= policy.max_attempts or (pushback is not None and pushback < 0):
@@ -118,7 +129,15 @@ class Attempts:
         return min(backoff, policy.max_backoff_s) * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
 
 
-def _pushback_ms(trailers: Iterable[Any] | None) -> int | None:
+def numbered(metadata: Any, previous: int) -> Any:
+    """The headers of an attempt, with the number of those before it (gRFC A6).
+
+    C-core takes that header away unless its own retries are off (option ``grpc.enable_retries``).
+    """
+    return (*(metadata or ()), (_PREVIOUS, str(previous))) if previous else metadata
+
+
+def pushback_ms(trailers: Iterable[Any] | None) -> int | None:
     """The server's wish; what is no number means "do not retry", as in gRFC A6."""
     for name, value in trailers or ():
         if name == _PUSHBACK:

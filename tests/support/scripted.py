@@ -1,0 +1,67 @@
+"""Scripted servers as processes (``scripted_server.py``), and what they saw."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+SERVER = Path(__file__).with_name("scripted_server.py")
+_ids = itertools.count()
+
+
+class ScriptedServer:
+    """One server that does what requests tell it; ended with the ``with`` block."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVER), str(port)], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().split()
+        assert line[:1] == ["ready"], f"the scripted server did not start: {line}"
+        self.address = line[1]
+        self._channel = grpc.insecure_channel(self.address)
+
+    def seen(self, name: str) -> list[dict[str, Any]]:
+        """What it saw of the calls with this id, the oldest first."""
+        told = self._channel.unary_unary("/script/Log")(name.encode(), timeout=10)
+        events: list[dict[str, Any]] = json.loads(told)
+        return events
+
+    def saw(self, name: str) -> list[str]:
+        """The same, without the particulars."""
+        return [event["what"] for event in self.seen(name)]
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+        if self.process.poll() is None:
+            self.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def script(acts: dict[str, dict[str, Any]] | None = None) -> tuple[str, bytes]:
+    """A new id, and the request that says what each server is to do."""
+    name = f"call-{next(_ids)}"
+    return name, json.dumps({"id": name, "acts": acts or {}}).encode()
