@@ -8,16 +8,19 @@ threads do not exist there, and its lease stays the parent's.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 
 from etcd_grpc.codec import Codec, NamingCodec
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.registry import Registrar
 from etcd_grpc.resolver import Resolver, Subscription
+from etcd_grpc.shared_config import ConfigSubscription, SharedConfig
 
-__all__ = ["ControlPlane", "acquire"]
+__all__ = ["ControlPlane", "acquire", "using"]
 
 
 class ControlPlane:
@@ -27,6 +30,7 @@ class ControlPlane:
         self.session = Session(config)
         self._codec: Codec = NamingCodec()
         self._resolvers: dict[str, Resolver] = {}
+        self._configs: dict[str, SharedConfig] = {}
         self._registrars: dict[int, Registrar] = {}
         self._users = 0
 
@@ -45,6 +49,19 @@ class ControlPlane:
         resolver = self._resolvers.get(service)
         if resolver is not None and resolver.unsubscribe(subscription):
             del self._resolvers[service]
+
+    def subscribe_config(self, service: str, subscription: ConfigSubscription) -> None:
+        """Follow the service config of ``service`` in etcd, together with everybody else who does."""
+        config = self._configs.get(service)
+        if config is None:
+            config = self._configs[service] = SharedConfig(self.session, service)
+        config.subscribe(subscription)
+
+    def unsubscribe_config(self, service: str, subscription: ConfigSubscription) -> None:
+        """Undo ``subscribe_config``; the last subscriber ends the watch."""
+        config = self._configs.get(service)
+        if config is not None and config.unsubscribe(subscription):
+            del self._configs[service]
 
     def registrar(self, ttl_s: int) -> Registrar:
         """The registrar whose lease has this TTL."""
@@ -83,6 +100,16 @@ def acquire(config: EtcdConfig) -> ControlPlane:
             plane = _planes[config] = ControlPlane(config)
         plane._users += 1  # guarded by our lock
         return plane
+
+
+@contextlib.contextmanager
+def using(config: EtcdConfig) -> Iterator[ControlPlane]:
+    """``acquire`` and ``release``, for what is done at once."""
+    plane = acquire(config)
+    try:
+        yield plane
+    finally:
+        plane.release()
 
 
 def _forget_parent() -> None:

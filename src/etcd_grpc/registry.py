@@ -361,7 +361,7 @@ class Registrar:
         if intent.watch is None and not intent.leaving:
             sink = KeyGuard(intent, self._changed)
             watcher = self._session.watcher
-            intent.watch = watcher.add_key(intent.key, sink, header.revision, header.cluster_id)
+            intent.watch = watcher.add_key(intent.key, sink, (header.revision, header.cluster_id))
 
     async def _contest(self, intent: Intent) -> None:
         """Find out whether the process that holds the key is alive; if it is not, the key is ours."""

@@ -19,7 +19,7 @@ from etcd_grpc.devcluster import Cluster
 from etcd_grpc.etcd import methods, rpc_pb2
 
 COMMAND = str(Path(sys.executable).with_name("etcd-grpc"))
-COMMANDS = ["demo", "dev-ca", "devcluster", "endpoints", "version"]
+COMMANDS = ["config", "demo", "dev-ca", "devcluster", "endpoints", "version"]
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,34 @@ def test_a_wrong_argument_is_one_line(arguments: list[str], message: str) -> Non
     assert (status, out) == (1, "")
     (line,) = err.splitlines()
     assert line.startswith(f"etcd-grpc: {message}")
+
+
+def test_config_is_set_shown_and_deleted(cluster: Cluster, tmp_path: Path) -> None:
+    etcd = {"ETCDCTL_ENDPOINTS": cluster.endpoints[0]}
+    file = tmp_path / "config.json"
+    file.write_text('{"loadBalancingConfig": [{"least_request": {}}]}')
+    assert run("config", "get", "a.B", **etcd) == (
+        1,
+        "",
+        "etcd-grpc: a.B has no service config in etcd\n",
+    )
+    status, out, err = run("config", "set", "a.B", str(file), **etcd)
+    assert (status, err) == (0, "")
+    assert out.startswith("a.B has a new service config, revision ")
+    assert run("config", "get", "a.B", **etcd) == (0, file.read_text() + "\n", "")
+    assert run("config", "delete", "a.B", **etcd)[1] == "a.B has no service config any more\n"
+    assert run("config", "delete", "a.B", **etcd)[1] == "a.B had none\n"
+
+
+def test_config_that_clients_would_reject_is_not_written(cluster: Cluster, tmp_path: Path) -> None:
+    etcd = {"ETCDCTL_ENDPOINTS": cluster.endpoints[0]}
+    file = tmp_path / "config.json"
+    file.write_text('{"loadBalancingConfig": [{"no_such": {}}]}')
+    status, out, err = run("config", "set", "c.D", str(file), **etcd)
+    assert (status, out) == (1, "")
+    assert "unknown policy 'no_such'; known are" in err
+    assert run("config", "get", "c.D", **etcd)[0] == 1
+    status, _, err = run("config", "set", "c.D", str(tmp_path / "missing.json"), **etcd)
+    assert status == 1
+    assert "cannot read" in err
+    assert "Traceback" not in err

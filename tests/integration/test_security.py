@@ -13,6 +13,7 @@ import trustme
 from tests.support.waiting import wait_until
 
 import etcd_grpc
+from etcd_grpc.telemetry import events
 from etcd_grpc.testing import Cluster, TlsFiles, User
 
 PASSWORD = "correct-horse"
@@ -193,3 +194,20 @@ def test_a_certificate_file_that_is_missing_is_named(service, tmp_path):
         etcd_grpc.register(service, port=5000, etcd=etcd)
     with pytest.raises(etcd_grpc.ConfigurationError, match=r"ca\.pem"):
         etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd)
+
+
+def test_who_may_not_read_the_service_config_is_served_without_it(guarded, service, echoes):
+    seen = []
+    with etcd_grpc.listen(seen.append):
+        with (
+            etcd_grpc.register(service, address=echoes[0].address, etcd=config(guarded), settle_s=0),
+            etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config(guarded)) as channel,
+        ):
+            assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+
+            def told() -> list[events.ServiceConfigForbidden]:
+                return [e for e in seen if isinstance(e, events.ServiceConfigForbidden)]
+
+            wait_until(told, "told")
+    assert len(told()) == 1
+    assert f"permit reading 'etcd-grpc/service-config/{service}'" in str(told()[0])

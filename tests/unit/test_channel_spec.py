@@ -12,6 +12,7 @@ import pytest
 from tests.support.balancing import Clock, Set
 
 import etcd_grpc
+from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.channel.spec import ChannelSpec
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import ConfigurationError
@@ -33,7 +34,7 @@ def test_defaults() -> None:
     assert made.etcd == EtcdConfig(("10.9.9.9:2379",))
     assert made.policy.name == "round_robin"
     assert made.credentials is None
-    picker = made.make_balancer(random.Random(1), Clock()).picker(Set().nodes("a"))
+    picker = made.effective().make_balancer(random.Random(1), Clock()).picker(Set().nodes("a"))
     assert picker is not None
     assert len(picker) == 1
 
@@ -105,3 +106,37 @@ def test_policy_is_a_name_or_a_configuration_and_wins_over_the_service_config() 
     assert spec(service_config=config, policy="least_request").policy.name == "least_request"
     layered = {"outlier_detection": {"childPolicy": [{"least_request": {"load": "peak_ewma"}}]}}
     assert str(spec(policy=layered).policy) == "outlier_detection > least_request"
+
+
+# What a service config in etcd changes.
+
+
+def test_what_etcd_has_replaces_the_channels_own_service_config() -> None:
+    made = spec(
+        service_config=with_timeout("3s") | {"retryThrottling": {"maxTokens": 5, "tokenRatio": 1}}
+    )
+    effective = made.effective(ServiceConfig(with_timeout("1s")))
+    assert effective.service_config.method("/a.B/C").timeout_s == 1.0
+    assert effective.service_config.throttling is None
+
+
+def test_a_channels_policy_stays_where_etcd_names_none() -> None:
+    made = spec(policy="least_request")
+    assert made.effective().policy.name == "least_request"
+    assert made.effective(ServiceConfig(with_timeout("1s"))).policy.name == "least_request"
+    found = ServiceConfig({"loadBalancingConfig": [{"random": {}}]})
+    assert made.effective(found).policy.name == "random"
+
+
+def test_a_targets_query_narrows_any_policy() -> None:
+    made = spec("etcd:///greeter?version=v2")
+    found = ServiceConfig({"loadBalancingConfig": [{"random": {}}]})
+    assert str(made.effective().policy) == "filter > round_robin"
+    assert str(made.effective(found).policy) == "filter > random"
+
+
+def test_a_service_config_in_etcd_can_be_declined_as_in_grpc() -> None:
+    assert spec().shares_config
+    declined = spec(options=[("grpc.service_config_disable_resolution", 1)])
+    assert not declined.shares_config
+    assert "grpc.service_config_disable_resolution" not in dict(declined.options)

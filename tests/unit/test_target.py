@@ -72,13 +72,38 @@ def test_what_is_no_string_is_refused(target: Any) -> None:
     [
         "etcd://10.0.0.1:2379/greeter",
         "etcd://cluster/greeter",
-        "etcd:///greeter?zone=a",
         "etcd:///greeter#a",
     ],
 )
 def test_reserved_parts_are_refused_not_ignored(target: str) -> None:
     with pytest.raises(ConfigurationError):
         parse_target(target)
+
+
+def test_a_query_says_what_instances_must_have() -> None:
+    target = parse_target("etcd:///prod/greeter?version=v2&zone=eu-1a&shard=3&note=a%20b")
+    assert target.service == "prod/greeter"
+    wanted = (("version", "v2"), ("zone", "eu-1a"), ("shard", "3"), ("note", "a b"))
+    assert target.query == wanted
+    assert str(target) == "etcd:///prod/greeter?version=v2&zone=eu-1a&shard=3&note=a b"
+    assert parse_target("etcd:///greeter?").query == ()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "zone",
+        "zone=",
+        "=a",
+        "zone=a&zone=b",
+        "zone=a&&version=b",
+        "zone=%ff",
+        "&".join(f"k{n}=1" for n in range(17)),
+    ],
+)
+def test_a_query_that_says_nothing_clear_is_refused(query: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"etcd:///SERVICE"):
+        parse_target(f"etcd:///greeter?{query}")
 
 
 def test_authority_error_says_where_etcd_members_are_named() -> None:

@@ -527,7 +527,7 @@ async def test_one_key_that_is_known_already_is_followed_without_a_list(
 ) -> None:
     etcd.put(b"a/1")
     sink = Sink()
-    watcher.add_key(b"a/1", sink, etcd.revision, etcd.cluster_id)
+    watcher.add_key(b"a/1", sink, (etcd.revision, etcd.cluster_id))
     await until(lambda: sink.is_followed)
     etcd.put(b"a/11")
     etcd.delete(b"a/1")

@@ -95,6 +95,11 @@ class PolicyConfig:
         """Whether it matters how calls end, and how long they take."""
         return any(layer.settings.wants_outcomes for layer in self.layers())
 
+    @property
+    def ejects(self) -> bool:
+        """Whether it takes endpoints out that fail."""
+        return any(layer.name == "outlier_detection" for layer in self.layers())
+
     def layers(self) -> tuple[PolicyConfig, ...]:
         """From the outermost to the innermost."""
         return (self, *(self.child.layers() if self.child else ()))

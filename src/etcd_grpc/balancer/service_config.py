@@ -1,4 +1,4 @@
-"""gRPC's service config, in its own JSON: the policy, and per-method timeouts and retries.
+"""gRPC's service config, in its own JSON: the policy, health checking, per-method timeouts and retries.
 
 Source: grpc/service_config/service_config.proto and gRFC A6 (retryPolicy, retryThrottling).  Fields
 that gRPC knows and we do not yet act on are refused if ignoring them could lose or repeat a call
@@ -60,8 +60,12 @@ class ServiceConfig:
     Raises:
         ConfigurationError: It is malformed; the message names the field.
 
+    Two of the same text are equal.
+
     Attributes:
-        policy: The balancing policy; ``round_robin`` if none is configured.
+        own_policy: The balancing policy that it configures; None if it does not.
+        health_service: What the instances are asked for by gRPC's health checking (gRFC A17); None:
+            they are not asked.
         throttling: When not to retry; None without ``retryThrottling``.
     """
 
@@ -69,9 +73,11 @@ class ServiceConfig:
         try:
             raw = msgspec.json.encode(config or {}) if not isinstance(config, str) else config
             parsed = msgspec.json.decode(raw, type=_Config)
+            self._source = raw.encode() if isinstance(raw, str) else raw
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise ConfigurationError(f"service config is malformed: {error}") from error
-        self.policy = _policy(parsed)
+        self.own_policy = _policy(parsed)
+        self.health_service = parsed.health.service_name if parsed.health else None
         self.throttling = _throttling(parsed.throttling) if parsed.throttling else None
         self._methods: dict[tuple[str, str], MethodConfig] = {}
         for item in parsed.methods:
@@ -80,6 +86,17 @@ class ServiceConfig:
                 if name.method and not name.service:
                     raise ConfigurationError("service config: a name has a method but no service")
                 self._methods.setdefault((name.service, name.method), settings)
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """The balancing policy; ``round_robin`` if none is configured."""
+        return self.own_policy or parse_policy("round_robin")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ServiceConfig) and other._source == self._source
+
+    def __hash__(self) -> int:
+        return hash(self._source)
 
     def method(self, path: str) -> MethodConfig:
         """What applies to ``/package.Service/Method``: the most specific name wins."""
@@ -119,15 +136,20 @@ class _Throttling(msgspec.Struct, rename="camel"):
     token_ratio: float
 
 
+class _Health(msgspec.Struct, rename="camel"):
+    service_name: str | None = None
+
+
 class _Config(msgspec.Struct):
     balancing: list[dict[str, Any]] | None = msgspec.field(name="loadBalancingConfig", default=None)
+    health: _Health | None = msgspec.field(name="healthCheckConfig", default=None)
     methods: list[_MethodConfig] = msgspec.field(name="methodConfig", default_factory=list)
     throttling: _Throttling | None = msgspec.field(name="retryThrottling", default=None)
 
 
-def _policy(config: _Config) -> PolicyConfig:
+def _policy(config: _Config) -> PolicyConfig | None:
     try:
-        return parse_policy("round_robin" if config.balancing is None else config.balancing)
+        return None if config.balancing is None else parse_policy(config.balancing)
     except ConfigurationError as error:
         raise ConfigurationError(f"service config: {error}") from error
 

@@ -62,6 +62,12 @@ class StatsTable:
                 break
             self._departed.popitem(last=False)
 
+    def forgive(self) -> None:
+        """Nobody ejects endpoints any more: those that are ejected get calls again."""
+        for _, stats in (*self._present.values(), *self._departed.values()):
+            stats.ejection = None
+            stats.alarm_at = 0
+
     def __len__(self) -> int:
         """How many endpoints are there."""
         return len(self._present)

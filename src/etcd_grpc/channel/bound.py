@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.subchannel import Subchannel
 
@@ -28,15 +29,27 @@ class BoundMethod(Generic[C]):
         arguments: That function's arguments; the method's path comes first.
     """
 
-    __slots__ = ("_arguments", "_channel", "_config", "_dispatcher", "_inner", "_shape")
+    __slots__ = (
+        "__weakref__",
+        "_arguments",
+        "_channel",
+        "_config",
+        "_dispatcher",
+        "_inner",
+        "_shape",
+    )
 
     def __init__(self, channel: object, dispatcher: Dispatcher[C], shape: str, *arguments: Any) -> None:
         self._channel = channel
         self._dispatcher = dispatcher
         self._shape = shape
         self._arguments = arguments
-        self._config = dispatcher.spec.service_config.method(arguments[0])
         self._inner: dict[Subchannel[C], Any] = {}
+        dispatcher.adopt(self)
+
+    def configure(self, config: ServiceConfig) -> None:
+        """The service config is now this one.  Each call reads ``_config`` once, when it begins."""
+        self._config = config.method(self._arguments[0])
 
     def _bind(self, subchannel: Subchannel[C]) -> Any:
         """The real multi-callable of ``subchannel``.  Any thread."""

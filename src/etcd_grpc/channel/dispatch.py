@@ -22,17 +22,17 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from etcd_grpc import plane
-from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Call, Picker
 from etcd_grpc.balancer.explain import Explanation, explain
-from etcd_grpc.balancer.service_config import RetryPolicy
+from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
-from etcd_grpc.channel.spec import ChannelSpec
+from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
 from etcd_grpc.model import Change, Snapshot
 from etcd_grpc.resolver import Resolver, Subscription
+from etcd_grpc.shared_config import ConfigSubscription
 
 __all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
 
@@ -40,6 +40,10 @@ C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
 # A call without a deadline of its own waits no longer than this for etcd's first answer.
 RESOLVE_TIMEOUT_S = 20.0
+
+# No call waits longer than this, after the first endpoints, for the answer whether a service config
+# stands in etcd.
+_CONFIG_WAIT_S = 0.25
 
 _CLOSED = "Channel closed!"  # as a plain channel says
 
@@ -56,6 +60,13 @@ class Waiter(Protocol[C]):
 
     def fail(self, code: grpc.StatusCode, why: str) -> None:
         """There is none, and none in sight."""
+
+
+class Configured(Protocol):
+    """A method, which is told the service config that applies."""
+
+    def configure(self, config: ServiceConfig) -> None:
+        """It is now this one."""
 
 
 class Dispatcher(Generic[C]):
@@ -77,10 +88,10 @@ class Dispatcher(Generic[C]):
         self.rng = random.Random()  # noqa: S311 - jitter and spreading, no secret
         self.state = grpc.ChannelConnectivity.IDLE
         self.closed = False
-        self.observes = spec.policy.wants_outcomes
-        self._wants_call = spec.policy.wants_call
-        throttling = spec.service_config.throttling
-        self.throttle = Throttle(throttling) if throttling else None
+        self._methods_lock = threading.Lock()  # guards _methods, and the step to another config
+        self._methods: weakref.WeakSet[Configured] = weakref.WeakSet()
+        self.throttle: Throttle | None = None
+        self._use(spec.effective())
         self._connector = connector
         self._on_state = on_state
         self._picker: Picker[Subchannel[C]] | None = None
@@ -89,7 +100,28 @@ class Dispatcher(Generic[C]):
         self._lock = threading.Lock()  # guards the step from not started to started to closed
         _dispatchers.add(self)
 
+    def _use(self, effective: Effective) -> None:
+        """This is what applies from now on."""
+        before = self.throttle.config if self.throttle is not None else None
+        throttling = effective.service_config.throttling
+        if throttling != before:
+            self.throttle = Throttle(throttling) if throttling is not None else None
+        self.effective = effective
+        self.observes = effective.policy.wants_outcomes
+        # True before the first picker that needs it, which is published later.
+        self._wants_call = effective.policy.wants_call
+        with self._methods_lock:
+            methods = list(self._methods)
+            for method in methods:
+                method.configure(effective.service_config)
+
     # From any thread.
+
+    def adopt(self, method: Configured) -> None:
+        """Tell ``method`` the service config, now and whenever it changes."""
+        with self._methods_lock:
+            self._methods.add(method)
+            method.configure(self.effective.service_config)
 
     @property
     def started(self) -> bool:
@@ -132,14 +164,15 @@ class Dispatcher(Generic[C]):
                 return
             control = plane.acquire(self.spec.etcd)
             home = loop or control.session.loop
-            balancer = self.spec.make_balancer(self.rng, time.monotonic)
+            balancer = self.effective.make_balancer(self.rng, time.monotonic)
             stats = StatsTable(time.monotonic)
+            shared = self.spec.shares_config
             self._running = _Running(
                 control,
                 home,
                 SubchannelSet(home, self._connector, balancer, stats, self._set_changed),
                 Subscription(home, self._endpoints_changed),
-                balancer,
+                ConfigSubscription(home, self._config_found) if shared else None,
             )
             self.state = grpc.ChannelConnectivity.CONNECTING
         control.session.loop.call_soon_threadsafe(self._subscribe)
@@ -190,14 +223,14 @@ class Dispatcher(Generic[C]):
         subchannels = list(running.subchannels.subchannels.values())
         left_out = running.subchannels.left_out
         if left_out and not subchannels:
-            policy = self.spec.policy
+            policy = self.effective.policy
             return f"the policy ({policy}) leaves out all {left_out} of service {service}"
         if not subchannels:
             return f"no instance of service {service} takes calls; {resolver.status()}"
         count = len(subchannels)
         connected = sum(s.state is grpc.ChannelConnectivity.READY for s in subchannels)
         if connected and running.subchannels.picker is None:
-            which = f"the policy ({self.spec.policy}) allows none of the {connected} connected"
+            which = f"the policy ({self.effective.policy}) allows none of the {connected} connected"
             return f"{which} instances of service {service}; {resolver.status()}"
         which = "the only instance" if count == 1 else f"none of the {count} instances"
         verb = "is not connected" if count == 1 else "is connected"
@@ -208,6 +241,7 @@ class Dispatcher(Generic[C]):
     def forget_parent(self) -> None:
         """In a forked child: begin anew with the next call.  The parent's threads are not here."""
         self._lock = threading.Lock()
+        self._methods_lock = threading.Lock()
         self._running = None
         self._picker = None
         self._waiting = []
@@ -227,14 +261,14 @@ class Dispatcher(Generic[C]):
         """Close everything; on the dispatcher's loop."""
         self.state = grpc.ChannelConnectivity.SHUTDOWN
         running.subscription.close()
+        if running.config is not None:
+            running.config.close()
         running.subchannels.close()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
         self._on_state(self.state)
-        running.plane.session.loop.call_soon_threadsafe(
-            running.plane.unsubscribe, self.spec.target.service, running.subscription
-        )
+        running.plane.session.loop.call_soon_threadsafe(self._unsubscribe, running)
 
     def _pick_again(
         self,
@@ -290,22 +324,62 @@ class Dispatcher(Generic[C]):
             return None
         subchannels = list(running.subchannels.subchannels.copy().values())
         states = {s.endpoint.key: s.state.name for s in subchannels}
-        return explain(running.balancer, subchannels, time.monotonic(), states)
+        return explain(running.subchannels.balancer, subchannels, time.monotonic(), states)
 
     # On the session's loop.
 
     def _subscribe(self) -> None:
         running = self._running
-        if running is not None and not self.closed:
-            running.resolver = running.plane.subscribe(self.spec.target.service, running.subscription)
+        if running is None or self.closed:
+            return
+        service = self.spec.target.service
+        if running.config is not None:
+            running.plane.subscribe_config(service, running.config)
+        running.resolver = running.plane.subscribe(service, running.subscription)
+
+    def _unsubscribe(self, running: _Running[C]) -> None:
+        service = self.spec.target.service
+        running.plane.unsubscribe(service, running.subscription)
+        if running.config is not None:
+            running.plane.unsubscribe_config(service, running.config)
 
     # On the dispatcher's loop.
 
     def _endpoints_changed(self, changes: Sequence[Change]) -> None:
         running = self._running
-        if running is not None and not self.closed:
+        if running is None or self.closed:
+            return
+        if running.config is None or running.configured:
             running.resolved = True
             running.subchannels.update(changes)
+            return
+        # The service config was asked for first, and its answer is due: the first calls obey it, too.
+        if running.held is None:
+            running.held = []
+            running.loop.call_later(_CONFIG_WAIT_S, self._release_held)
+        running.held += changes
+
+    def _release_held(self) -> None:
+        running = self._running
+        if running is None or self.closed:
+            return
+        running.configured = True
+        held, running.held = running.held, None
+        if held is not None:
+            self._endpoints_changed(held)
+
+    def _config_found(self, found: ServiceConfig | None) -> None:
+        """The service config in etcd is now ``found``, or there is none."""
+        running = self._running
+        if running is None or self.closed:
+            return
+        effective = self.spec.effective(found)
+        if effective != self.effective:
+            anew = effective.policy != self.effective.policy
+            self._use(effective)
+            if anew:
+                running.subchannels.follow_policy(effective.make_balancer(self.rng, time.monotonic))
+        self._release_held()
 
     def _set_changed(self) -> None:
         running = self._running
@@ -370,7 +444,9 @@ class _Running(Generic[C]):
     """What a started dispatcher holds."""
 
     __slots__ = (
-        "balancer",
+        "config",
+        "configured",
+        "held",
         "loop",
         "plane",
         "resolved",
@@ -385,9 +461,11 @@ class _Running(Generic[C]):
         loop: asyncio.AbstractEventLoop,
         subchannels: SubchannelSet[C],
         subscription: Subscription,
-        balancer: Balancer,
+        config: ConfigSubscription | None,
     ) -> None:
-        self.balancer = balancer
+        self.config = config
+        self.configured = False  # what etcd has of it is known, or was waited for long enough
+        self.held: list[Change] | None = None  # changes that wait for it
         self.plane = control
         self.loop = loop
         self.subchannels = subchannels

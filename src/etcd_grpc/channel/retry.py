@@ -47,14 +47,14 @@ class Throttle:
     """The token bucket of gRFC A6, shared by all calls of a channel."""
 
     def __init__(self, config: Throttling) -> None:
-        self._config = config
+        self.config = config
         self._tokens = config.max_tokens
         self._lock = threading.Lock()  # guards _tokens
 
     def succeeded(self) -> None:
         """A call succeeded."""
         with self._lock:
-            self._tokens = min(self._config.max_tokens, self._tokens + self._config.token_ratio)
+            self._tokens = min(self.config.max_tokens, self._tokens + self.config.token_ratio)
 
     def allows(self) -> bool:
         """Whether a call may be sent once more than it was."""
@@ -65,7 +65,7 @@ class Throttle:
         """An attempt failed in a way that counts; return whether another one is allowed."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1)
-            return self._tokens > self._config.max_tokens / 2
+            return self._tokens > self.config.max_tokens / 2
 
 
 class Attempts:

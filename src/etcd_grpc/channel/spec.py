@@ -11,16 +11,19 @@ import grpc
 
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Clock
+from etcd_grpc.balancer.match import Match
 from etcd_grpc.balancer.policies import PolicyArgument, PolicyConfig, parse_policy
 from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.target import Target, parse_target
 
-__all__ = ["ChannelSpec", "Options"]
+__all__ = ["ChannelSpec", "Effective", "Options"]
 
 Options = Sequence[tuple[str, Any]]
 
 _SERVICE_CONFIG = "grpc.service_config"
+_NOT_SHARED = "grpc.service_config_disable_resolution"  # gRPC's name for it
+_OURS = frozenset({_SERVICE_CONFIG, _NOT_SHARED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,9 @@ class ChannelSpec:
     Attributes:
         target: Which service.
         etcd: Where it is looked up.
-        service_config: Methods' timeouts and retries.
-        policy: The balancing policy.
+        service_config: The channel's own, which one in etcd replaces.
+        policy: The channel's own policy, which that of a service config in etcd replaces.
+        shares_config: Whether a service config in etcd is looked for.
         options: Channel options for each real channel.
         credentials: None for plaintext.
         compression: The channels' default compression.
@@ -41,6 +45,7 @@ class ChannelSpec:
     etcd: EtcdConfig
     service_config: ServiceConfig
     policy: PolicyConfig
+    shares_config: bool
     options: Options
     credentials: grpc.ChannelCredentials | None
     compression: grpc.Compression | None
@@ -70,22 +75,48 @@ class ChannelSpec:
             service_config = next((value for name, value in given if name == _SERVICE_CONFIG), None)
         parsed = ServiceConfig(service_config)
         chosen = parse_policy(policy) if policy else parsed.policy
+        shares = not any(name == _NOT_SHARED and value for name, value in given)
         config = EtcdConfig.of(etcd)
         config.certificates()  # a file that is missing is told here, not at the first call
         # Each endpoint has its own connection: one that is put again must not inherit the reconnect
         # backoff of the one before.  An option of the user's comes later and wins.
         own = (("grpc.use_local_subchannel_pool", 1),)
-        passed = tuple(option for option in given if option[0] != _SERVICE_CONFIG)
+        passed = tuple(option for option in given if option[0] not in _OURS)
         return cls(
             parse_target(target),
             config,
             parsed,
             chosen,
+            shares,
             own + passed,
             credentials,
             compression,
         )
 
+    def effective(self, found: ServiceConfig | None = None) -> Effective:
+        """What applies while etcd holds the service config ``found``.
+
+        As in gRPC, what the resolver finds replaces the channel's own; a policy that was chosen for the
+        channel stays where the found one names none.  A target's query narrows either.
+        """
+        config = self.service_config if found is None else found
+        policy = self.policy if found is None else found.own_policy or self.policy
+        query = self.target.query
+        return Effective(config, policy.only(Match.of(dict(query))) if query else policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What applies to the calls of a channel at one time.
+
+    Attributes:
+        service_config: Methods' timeouts and retries, health checking.
+        policy: The balancing policy.
+    """
+
+    service_config: ServiceConfig
+    policy: PolicyConfig
+
     def make_balancer(self, rng: random.Random, clock: Clock) -> Balancer:
-        """A new balancer with the chosen policy; ``clock`` is the one that stamps statistics."""
+        """A new balancer; ``clock`` is the one that stamps statistics."""
         return Balancer(self.policy, rng, clock)

@@ -155,7 +155,7 @@ class SubchannelSet(Generic[C]):
         self._published_at = -_LARGE_INTERVAL_S
         self._first_until: float | None = None  # set by the first endpoints
         self._first_timer: asyncio.TimerHandle | None = None
-        self._known: dict[str, Endpoint] = {}  # all endpoints, where the policy selects among them
+        self._known: dict[str, Endpoint] = {}  # all endpoints, also those that the policy leaves out
         self._tick_timer: asyncio.Handle | None = None
         self._tick_asked = False
         self._ticked_at = -_LARGE_INTERVAL_S
@@ -168,15 +168,36 @@ class SubchannelSet(Generic[C]):
         return self._subchannels
 
     @property
+    def balancer(self) -> Balancer:
+        """The policy as it is driven."""
+        return self._balancer
+
+    @property
     def left_out(self) -> int:
-        """How many endpoints the policy needs no connection to."""
-        return max(0, len(self._known) - len(self._subchannels))
+        """How many endpoints would take calls, and get none by the policy."""
+        takes = sum(_takes_calls(endpoint) for endpoint in list(self._known.values()))
+        return max(0, takes - len(self._subchannels))
 
     # On the loop.
 
     def update(self, changes: Sequence[Change]) -> None:
         """Follow changes of the endpoints."""
-        for change in self._selected(changes) if self._balancer.selects else changes:
+        for change in changes:
+            if isinstance(change, Put):
+                self._known[change.key] = change.endpoint
+            else:
+                self._known.pop(change.key, None)
+        self._follow(self._selected(changes) if self._balancer.selects else changes)
+
+    def follow_policy(self, balancer: Balancer) -> None:
+        """Another policy decides from now on; what is known of the endpoints stays."""
+        self._balancer = balancer
+        if not balancer.config.ejects:
+            self._stats.forgive()
+        self._follow(self._selected(()))
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        for change in changes:
             if isinstance(change, Put) and _takes_calls(change.endpoint):
                 self._put(change.endpoint)
             else:
@@ -225,11 +246,6 @@ class SubchannelSet(Generic[C]):
     def _selected(self, changes: Sequence[Change]) -> list[Change]:
         """What ``changes`` mean for a policy that leaves endpoints out: others may take their place."""
         before = self._subchannels
-        for change in changes:
-            if isinstance(change, Put):
-                self._known[change.key] = change.endpoint
-            else:
-                self._known.pop(change.key, None)
         takes = [endpoint for endpoint in self._known.values() if _takes_calls(endpoint)]
         chosen = {endpoint.key: endpoint for endpoint in self._balancer.select(takes)}
         removed: list[Change] = [Remove(key) for key in before if key not in chosen]

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from etcd_grpc._version import __version__
+from etcd_grpc.cli.config import config
 from etcd_grpc.cli.demo import demo
 from etcd_grpc.cli.dev_ca import dev_ca
 from etcd_grpc.cli.devcluster import devcluster
@@ -68,6 +69,7 @@ app.command()(demo)
 app.command()(endpoints)
 app.command()(devcluster)
 app.command()(dev_ca)
+app.add_typer(config, name="config")
 
 
 @app.command("version")

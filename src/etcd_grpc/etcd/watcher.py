@@ -110,9 +110,15 @@ class Watcher:
         """Follow ``prefix`` until ``remove`` is called with the returned handle."""
         return self._add(prefix, methods.prefix_end(prefix), sink, watch.WatchMachine())
 
-    def add_key(self, key: bytes, sink: Sink, revision: int, cluster_id: int) -> int:
-        """Follow one key, which is known as of ``revision``, so that it need not be listed."""
-        return self._add(key, b"", sink, watch.WatchMachine((revision, cluster_id)))
+    def add_key(self, key: bytes, sink: Sink, known: tuple[int, int] | None = None) -> int:
+        """Follow one key.
+
+        Args:
+            key: The key.
+            sink: What is told.
+            known: Revision and cluster id as of which it is known, so that it need not be read.
+        """
+        return self._add(key, b"", sink, watch.WatchMachine(known))
 
     def _add(self, key: bytes, range_end: bytes, sink: Sink, machine: watch.WatchMachine) -> int:
         self._last_handle += 1

@@ -39,6 +39,9 @@ __all__ = [
     "RegistrationOvertaken",
     "Relisted",
     "Resolved",
+    "ServiceConfigChanged",
+    "ServiceConfigForbidden",
+    "ServiceConfigRejected",
     "SnapshotFailed",
     "SnapshotLoaded",
     "Stale",
@@ -438,6 +441,61 @@ class CertificateRejected(Event):
 
     def __str__(self) -> str:
         return f"{self.path} was replaced by what cannot be used; the one before stays: {self.why}"
+
+
+# The service config that stands in etcd.
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfigChanged(Event):
+    """The service config in etcd is another one, or there is none any more (``found``)."""
+
+    logger = "etcd_grpc.resolver"
+    service: str
+    revision: int
+    found: bool
+    policy: str
+
+    def __str__(self) -> str:
+        if not self.found:
+            return f"{self.service} has no service config in etcd; channels use their own"
+        policy = f" with policy {self.policy}" if self.policy else ""
+        return f"{self.service} has a service config in etcd{policy}, revision {self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfigRejected(Event):
+    """What stands in etcd is no service config; the last good one stays."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    revision: int
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"the service config of {self.service} in etcd (revision {self.revision}) is not used, "
+            f"the last good one stays: {self.why}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfigForbidden(Event):
+    """etcd does not let us read the service config; channels use their own."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"the service config of {self.service} cannot be read, so channels use their own; permit "
+            f"reading {self.key!r}, or set the channel option grpc.service_config_disable_resolution: "
+            f"{self.why}"
+        )
 
 
 # Listeners.
