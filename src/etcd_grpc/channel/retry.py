@@ -59,7 +59,7 @@ class Throttle:
     def allows(self) -> bool:
         """Whether a call may be sent once more than it was."""
         with self._lock:
-            return self._tokens > self._config.max_tokens / 2
+            return self._tokens > self.config.max_tokens / 2
 
     def failed(self) -> bool:
         """An attempt failed in a way that counts; return whether another one is allowed."""
