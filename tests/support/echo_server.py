@@ -1,6 +1,6 @@
 """A server in its own process that answers in all four shapes and says who it is.
 
-    python echo_server.py [--port P] [--register SERVICE --id ID --ttl N] [--slow-s S]
+    python echo_server.py [--port P] [--register SERVICE --id ID --ttl N] [--tls FOLDER [--mutual]]
 
 Prints ``ready ADDRESS``.  SIGTERM leaves in order: withdraw, finish, stop.
 """
@@ -13,11 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 import etcd_grpc
+from etcd_grpc.server.tls import ServerTls
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -71,6 +73,8 @@ def main() -> None:
     parser.add_argument("--register", default="")
     parser.add_argument("--id")
     parser.add_argument("--ttl", type=int, default=5)
+    parser.add_argument("--tls", type=Path, help="a folder with tls.crt, tls.key and ca.crt")
+    parser.add_argument("--mutual", action="store_true", help="clients need a certificate of ca.crt")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
@@ -78,7 +82,13 @@ def main() -> None:
     server = grpc.server(
         futures.ThreadPoolExecutor(16), handlers=[echo], options=[("grpc.so_reuseport", 0)]
     )
-    port = server.add_insecure_port(f"{arguments.host}:{arguments.port}")
+    bound = f"{arguments.host}:{arguments.port}"
+    if arguments.tls is None:
+        port = server.add_insecure_port(bound)
+    else:
+        names = [arguments.tls / name for name in ("tls.crt", "tls.key", "ca.crt")]
+        tls = ServerTls(*names[:2], client_ca=names[2] if arguments.mutual else None)
+        port = server.add_secure_port(bound, tls.credentials())
     address = f"{arguments.host}:{port}"
     echo.name = address.encode()
     server.start()

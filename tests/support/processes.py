@@ -24,12 +24,16 @@ class EchoServer:
         etcd: str = "",
         port: int = 0,
         ttl_s: int = 5,
+        tls: Path | None = None,
+        mutual: bool = False,
     ) -> None:
         command = [sys.executable, str(SERVER), "--port", str(port), "--ttl", str(ttl_s)]
         if register:
             command += ["--register", register]
         if identity:
             command += ["--id", identity]
+        if tls is not None:
+            command += ["--tls", str(tls), *(["--mutual"] if mutual else [])]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

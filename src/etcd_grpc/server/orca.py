@@ -17,19 +17,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import grpc
 
 from etcd_grpc.balancer.ticket import FAULTS
+from etcd_grpc.server.handlers import Handler, Kind, behavior_of, kind_of, rebuilt
 from etcd_grpc.server.load_reporter import Headers, LoadReporter, process_reporter
 
 __all__ = ["AsyncLoadInterceptor", "LoadInterceptor", "LoadReporter", "process_reporter"]
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Wrap: TypeAlias = Callable[[_Handler], _Handler]
+_Wrap: TypeAlias = Callable[[Handler], Handler]
 
 _GRPC_ITSELF = "/grpc."
 _FAULTS = FAULTS | {code.value[0] for code in FAULTS}  # grpc.aio's contexts tell the number
@@ -49,9 +48,9 @@ class LoadInterceptor(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> Handler | None:
         """Called by gRPC for each call."""
         return self._wrapped.of(handler_call_details.method, continuation(handler_call_details))
 
@@ -65,9 +64,9 @@ class AsyncLoadInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> Handler | None:
         """Called by gRPC for each call."""
         return self._wrapped.of(handler_call_details.method, await continuation(handler_call_details))
 
@@ -77,9 +76,9 @@ class _Wrapped:
 
     def __init__(self, wrap: _Wrap) -> None:
         self._wrap = wrap
-        self._known: dict[str, tuple[_Handler, _Handler]] = {}
+        self._known: dict[str, tuple[Handler, Handler]] = {}
 
-    def of(self, method: str, handler: _Handler | None) -> _Handler | None:
+    def of(self, method: str, handler: Handler | None) -> Handler | None:
         known = self._known.get(method)
         if known is not None and known[0] is handler:
             return known[1]
@@ -89,26 +88,6 @@ class _Wrapped:
         if len(self._known) < _MAX_METHODS or method in self._known:
             self._known[method] = (handler, wrapped)
         return wrapped
-
-
-def _rebuilt(handler: _Handler, behavior: Callable[..., Any]) -> _Handler:
-    """The same handler around another function."""
-    make: Any = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    made: _Handler = make(behavior, handler.request_deserializer, handler.response_serializer)
-    return made
-
-
-def _behavior(handler: _Handler) -> Callable[..., Any]:
-    found: Any = (
-        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    )
-    behavior: Callable[..., Any] = found
-    return behavior
 
 
 def _attach(context: Any, headers: Headers, before: Headers = ()) -> None:
@@ -143,12 +122,12 @@ class _Sync:
     def __init__(self, reporter: LoadReporter) -> None:
         self._reporter = reporter
 
-    def wrap(self, handler: _Handler) -> _Handler:
-        behavior = _behavior(handler)
+    def wrap(self, handler: Handler) -> Handler:
+        behavior = behavior_of(handler)
         if getattr(behavior, "experimental_non_blocking", False):  # calls back, with other arguments
             return handler
         wrapped = self._stream(behavior) if handler.response_streaming else self._unary(behavior)
-        return _rebuilt(handler, functools.wraps(behavior)(wrapped))
+        return rebuilt(handler, functools.wraps(behavior)(wrapped))
 
     def _unary(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         begin, end = self._reporter.begin, self._end
@@ -197,18 +176,15 @@ class _Async:
     def __init__(self, reporter: LoadReporter) -> None:
         self._reporter = reporter
 
-    def wrap(self, handler: _Handler) -> _Handler:
-        behavior = _behavior(handler)
-        call = getattr(behavior, "__call__", None)  # noqa: B004 - the method itself is wanted
-        if inspect.isasyncgenfunction(behavior) or inspect.isasyncgenfunction(call):
-            wrapped = self._async_generator(behavior)
-        elif inspect.iscoroutinefunction(behavior) or inspect.iscoroutinefunction(call):
-            wrapped = self._coroutine(behavior)
-        elif handler.response_streaming:
-            wrapped = self._generator(behavior)
-        else:
-            wrapped = self._function(behavior)
-        return _rebuilt(handler, wrapped)
+    def wrap(self, handler: Handler) -> Handler:
+        behavior = behavior_of(handler)
+        wrap = {
+            Kind.ASYNC_GENERATOR: self._async_generator,
+            Kind.COROUTINE: self._coroutine,
+            Kind.GENERATOR: self._generator,
+            Kind.FUNCTION: self._function,
+        }[kind_of(handler)]
+        return rebuilt(handler, wrap(behavior))
 
     def _coroutine(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         begin, end = self._begin, self._end

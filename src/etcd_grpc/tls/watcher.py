@@ -67,6 +67,10 @@ class Watched:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def abandon(self) -> None:
+        """As ``close``, for a garbage collection, which must not wait for a thread."""
+        _discard(self)
+
     # On the thread.
 
     def look(self, now: float) -> None:
@@ -181,11 +185,9 @@ def _discard(watched: Watched) -> threading.Thread | None:
 
 def _run(state: _Thread, ended: threading.Event) -> None:
     while not ended.wait(_LOOK_S):
-        with state.lock:
-            watched = tuple(state.watched)
         now = time.monotonic()
-        for one in watched:
-            one.look(now)
+        for watched in tuple(state.watched):  # copying is atomic
+            watched.look(now)
 
 
 def _forget_parent() -> None:
