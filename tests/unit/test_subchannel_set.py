@@ -17,7 +17,7 @@ from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.policies import parse_policy
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.connectivity import READY
-from etcd_grpc.channel.subchannel import SubchannelSet
+from etcd_grpc.channel.subchannel_set import SubchannelSet
 from etcd_grpc.model import Endpoint, Put
 
 IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]

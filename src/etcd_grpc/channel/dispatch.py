@@ -29,7 +29,8 @@ from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.spec import ChannelSpec, Effective
-from etcd_grpc.channel.subchannel import Connector, Subchannel, SubchannelSet
+from etcd_grpc.channel.subchannel import Connector, Subchannel
+from etcd_grpc.channel.subchannel_set import SubchannelSet
 from etcd_grpc.model import Change, Snapshot
 from etcd_grpc.resolver import Resolver, Subscription
 from etcd_grpc.shared_config import ConfigSubscription
