@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,3 +66,19 @@ def script(acts: dict[str, dict[str, Any]] | None = None) -> tuple[str, bytes]:
     """A new id, and the request that says what each server is to do."""
     name = f"call-{next(_ids)}"
     return name, json.dumps({"id": name, "acts": acts or {}}).encode()
+
+
+def connected(channel: Any, count: int) -> Callable[[], bool]:
+    """Whether a balanced channel, which has begun, is connected to so many endpoints."""
+
+    def all_connected() -> bool:
+        told = channel.explain()
+        states = [row.state for row in told.endpoints] if told else []
+        return states.count("READY") == count
+
+    return all_connected
+
+
+def in_flight(channel: Any) -> int:
+    """The calls under way at all endpoints of a balanced channel."""
+    return sum(row.in_flight for row in channel.explain().endpoints)

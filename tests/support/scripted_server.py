@@ -13,8 +13,8 @@ The act under the server's own address counts, else that under ``*``, else it ju
     code      abort with that status
     pushback  ``grpc-retry-pushback-ms`` in its trailers
 
-``/script/Log`` with an id returns what this server saw of it, as JSON: ``began``, ``cancelled``,
-``answered``, ``failed`` with the call's headers.  Replies are ``<address> <id>``.
+``/script/Log`` with an id returns what this server saw of it, as JSON: ``began``, ``waits`` (where it
+sleeps), ``cancelled``, ``answered``, ``failed``, each with the headers.  Replies: ``<address> <id>``.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Script(grpc.GenericRpcHandler):
 
     def _wait(self, name: str, act: dict[str, Any], context: grpc.ServicerContext) -> None:
         if act.get("sleep_s"):
+            self._note(name, "waits", context)
             ended = threading.Event()
             if not context.add_callback(ended.set) or ended.wait(act["sleep_s"]):
                 self._note(name, "cancelled", context)

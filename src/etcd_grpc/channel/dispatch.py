@@ -97,6 +97,7 @@ class Dispatcher(Generic[C]):
         self._on_state = on_state
         self._picker: Picker[Subchannel[C]] | None = None
         self._waiting: list[Waiter[C]] = []
+        self._delayed: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._running: _Running[C] | None = None
         self._lock = threading.Lock()  # guards the step from not started to started to closed
         _dispatchers.add(self)
@@ -184,9 +185,12 @@ class Dispatcher(Generic[C]):
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
 
     def later(self, delay_s: float, callback: Callable[[], None]) -> bool:
-        """Call back on the dispatcher's loop after ``delay_s`` seconds; False: it is closed."""
-        running = self._running
-        return running is not None and self._post(running.loop.call_later, delay_s, callback)
+        """Call back on the dispatcher's loop after ``delay_s`` seconds, or when the channel is closed.
+
+        Returns:
+            False if it is closed; then there is no call back.
+        """
+        return self._post(self._delay, delay_s, callback)
 
     def on_control_thread(self) -> bool:
         """Whether the caller is the thread that keeps leases and watches."""
@@ -246,6 +250,7 @@ class Dispatcher(Generic[C]):
         self._running = None
         self._picker = None
         self._waiting = []
+        self._delayed = {}
         if not self.closed:
             self.state = grpc.ChannelConnectivity.IDLE
 
@@ -268,6 +273,10 @@ class Dispatcher(Generic[C]):
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
+        delayed, self._delayed = self._delayed, {}
+        for timer, callback in delayed.items():
+            timer.cancel()
+            callback()
         self._on_state(self.state)
         running.plane.session.loop.call_soon_threadsafe(self._unsubscribe, running)
 
@@ -393,6 +402,19 @@ class Dispatcher(Generic[C]):
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             self._serve(waiter)
+
+    def _delay(self, delay_s: float, callback: Callable[[], None]) -> None:
+        running = self._running
+        if running is None or self.closed:
+            callback()
+            return
+
+        def due() -> None:
+            del self._delayed[timer]
+            callback()
+
+        timer = running.loop.call_later(delay_s, due)
+        self._delayed[timer] = callback
 
     def _arrived(self, waiter: Waiter[C]) -> None:
         self._serve(waiter)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-__all__ = ["NoEndpointError"]
+__all__ = ["CancelledError", "NoEndpointError"]
 
 
 class NoEndpointError(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]
@@ -79,3 +79,21 @@ class NoEndpointError(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
         return f"<RPC that terminated with: status = {self._code}, details = {self._details!r}>"
 
     __repr__ = __str__
+
+
+class CancelledError(NoEndpointError):
+    """Cancelled while there was no attempt."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+
+    def cancelled(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        del timeout
+        raise grpc.FutureCancelledError
+
+    def exception(self, timeout: float | None = None) -> Any:
+        del timeout
+        raise grpc.FutureCancelledError

@@ -9,36 +9,48 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
 from etcd_grpc.channel.dispatch import Dispatcher, delay_after, left_until
-from etcd_grpc.channel.failure import NoEndpointError
+from etcd_grpc.channel.failure import CancelledError, NoEndpointError
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
 
-__all__ = ["PendingCall", "track", "wait_for_endpoint"]
+__all__ = [
+    "PendingCall",
+    "Start",
+    "SyncDispatcher",
+    "SyncSubchannel",
+    "run_callbacks",
+    "track",
+    "wait_for_endpoint",
+]
 
 _log = logging.getLogger("etcd_grpc.channel")
 
 SyncSubchannel = Subchannel[grpc.Channel]
 SyncDispatcher = Dispatcher[grpc.Channel]
 _LOOK_AGAIN_S = 1.0
-# Starts one attempt, given what is left of the deadline in seconds.
-Start = Callable[[SyncSubchannel, float | None], Any]
+# Starts one attempt, given what is left of the deadline in seconds and how many attempts were before.
+Start = Callable[[SyncSubchannel, float | None, int], Any]
 
 
 def track(dispatcher: SyncDispatcher, subchannel: SyncSubchannel, call: Any) -> None:
     """Count ``call`` as in flight until it has ended, and tell the policy how it did."""
     began = subchannel.began()
     in_flight = subchannel.in_flight
+    held = weakref.ref(call)  # a call that the application drops is cancelled
 
     def ended() -> None:
         in_flight.pop()
-        dispatcher.observe(subchannel, call.code(), began)
+        known = held()
+        code = grpc.StatusCode.CANCELLED if known is None else known.code()
+        dispatcher.observe(subchannel, code, began)
 
     callback = ended if dispatcher.observes else in_flight.pop
     if not call.add_callback(callback):
@@ -86,6 +98,9 @@ def wait_for_endpoint(
 class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
     """A call whose final attempt has perhaps not begun.
 
+    A plain call is cancelled when the application drops it without a callback.  So an attempt knows its
+    call only weakly, unless there are callbacks.
+
     Args:
         dispatcher: Where endpoints come from.
         start: Starts an attempt.
@@ -111,22 +126,34 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         self._dispatcher = dispatcher
         self._start = start
         self._attempts = attempts
+        self._leash = _Leash(self)
         # Guards everything below; notified when an attempt begins and when the call is settled.
         self._condition = threading.Condition()
-        self._inner: Any = None
+        self._inner: Any = None  # the current attempt; None: there is none yet, or another one is due
+        self._number = 0  # of the current attempt
+        self._concluded = 0  # the attempt of whose end it was decided what follows
         self._subchannel: SyncSubchannel | None = None
         self._tried: set[SyncSubchannel] = set()
         self._error: Any = None  # why no attempt is the final one
         self._settled = False
         self._callbacks: list[Callable[[], None]] = []
 
-    def begin(self) -> PendingCall:
-        """Start on a connected endpoint, or else wait for one."""
-        subchannel = self._dispatcher.pick(self._tried, self.metadata)
-        if subchannel is None:
-            self._dispatcher.enqueue(self)
-        else:
-            self._begin_on(subchannel)
+    def begin(self, subchannel: SyncSubchannel | None = None) -> Self:
+        """Start on a connected endpoint (``subchannel``, if one was picked), or else wait for one.
+
+        Raises:
+            grpc.RpcError, ValueError: As the plain channel's method does.
+        """
+        while (chosen := subchannel or self._dispatcher.pick(self._tried, self.metadata)) is not None:
+            try:
+                self._begin_on(chosen)
+            except ValueError:
+                if not chosen.closed:
+                    raise
+                subchannel = None
+            else:
+                return self
+        self._dispatcher.enqueue(self)
         return self
 
     # As a waiter, on the dispatcher's loop.
@@ -134,7 +161,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
     def go(self, subchannel: SyncSubchannel) -> None:
         """An endpoint is there."""
         try:
-            self._begin_on(subchannel)
+            self.begin(subchannel)
         except grpc.RpcError as error:  # the request could not be serialized
             self._settle(error)
         except ValueError as error:
@@ -150,29 +177,52 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         with self._condition:
             if self._settled:  # cancelled while waiting
                 return
-        inner = self._start(subchannel, left_until(self.deadline))
+        previous = 0 if self._attempts is None else self._attempts.previous
+        inner = self._start(subchannel, left_until(self.deadline), previous)
         track(self._dispatcher, subchannel, inner)
         with self._condition:
             self._inner, self._subchannel = inner, subchannel
-            cancelled = self._settled
+            self._number += 1
+            number, cancelled = self._number, self._settled
             self._condition.notify_all()
         if cancelled:
             inner.cancel()
-        elif not inner.add_callback(self._attempt_ended):
-            self._attempt_ended()
+        elif not inner.add_callback(self._leash.when_ended(number)):
+            self.attempt_ended(number)
 
-    def _attempt_ended(self) -> None:
-        inner, subchannel = self._inner, self._subchannel
-        if self._attempts is not None and subchannel is not None and not inner.cancelled():
-            throttle = self._dispatcher.throttle
-            if inner.code() is grpc.StatusCode.OK:
-                if throttle is not None:
-                    throttle.succeeded()
-            elif (delay := delay_after(inner, self._attempts, subchannel, self.deadline)) is not None:
-                self._tried.add(subchannel)
-                if self._dispatcher.later(delay, self._once_more):
-                    return
-        self._settle(None)
+    def attempt_ended(self, number: int) -> None:
+        """Attempt ``number`` has ended: decide, once, whether another one follows it."""
+        with self._condition:
+            if self._concluded >= number or self._settled or self._left_to_others():
+                return
+            self._concluded = number
+            inner, subchannel = self._inner, self._subchannel
+            final = self._is_final(inner)
+        delay = None
+        if not final and self._attempts is not None and subchannel is not None:
+            delay = delay_after(inner, self._attempts, subchannel, self.deadline)
+        if delay is None or subchannel is None:
+            self._settle(None)
+            return
+        self._tried.add(subchannel)
+        with self._condition:
+            self._inner = None
+            self._condition.notify_all()
+        if not self._dispatcher.later(delay, self._once_more):
+            self._once_more()
+
+    def _left_to_others(self) -> bool:
+        """Whether somebody else is about to see more of the attempt.  The condition is held."""
+        return False
+
+    def _is_final(self, inner: Any) -> bool:
+        """Whether nothing can follow an attempt that has ended.  The condition is held."""
+        if self._attempts is None or inner.cancelled():
+            return True
+        succeeded = inner.code() is grpc.StatusCode.OK
+        if succeeded and self._dispatcher.throttle is not None:
+            self._dispatcher.throttle.succeeded()
+        return succeeded
 
     def _once_more(self) -> None:
         with self._condition:
@@ -180,8 +230,8 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
                 return
         try:
             self.begin()
-        except (grpc.RpcError, ValueError):
-            self._settle(None)  # the failure of the last attempt stands
+        except (grpc.RpcError, ValueError) as error:
+            self._settle(NoEndpointError(grpc.StatusCode.UNAVAILABLE, str(error)))
 
     def _settle(self, error: grpc.RpcError | None) -> None:
         with self._condition:
@@ -190,14 +240,9 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             self._error = error
             self._settled = True
             callbacks, self._callbacks = self._callbacks, []
+            self._leash.pin = None
             self._condition.notify_all()
-        if callbacks and self._dispatcher.on_control_thread():
-            # The application's code must not run on the thread that keeps leases and watches.
-            threading.Thread(
-                target=_run_all, args=(callbacks,), name="etcd-grpc-callbacks", daemon=True
-            ).start()
-        else:
-            _run_all(callbacks)
+        run_callbacks(self._dispatcher, callbacks)
 
     def _await(self, timeout: float | None = None, *, begun: bool = False) -> Any:
         """Wait until settled (or only begun); return the attempt to ask, or the error in its place.
@@ -220,10 +265,11 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         if settled:
             return False
         if inner is not None:
-            inner.cancel()
+            if not inner.cancel():
+                return False
             self._settle(None)
             return True
-        self._settle(_CancelledError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
+        self._settle(CancelledError())
         return True
 
     def cancelled(self) -> bool:
@@ -266,6 +312,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             if self._settled:
                 return False
             self._callbacks.append(callback)
+            self._leash.pin = self
             return True
 
     def initial_metadata(self) -> Any:
@@ -294,24 +341,38 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
 
     def __next__(self) -> Any:
         final = self._await(begun=True)
-        if isinstance(final, NoEndpointError):
-            raise final
+        if self._error is not None:
+            raise self._error
         return next(final)
 
 
-class _CancelledError(NoEndpointError):
-    """Cancelled before any attempt began."""
+class _Leash:
+    """How an attempt finds its call, if somebody still wants to know."""
 
-    def cancelled(self) -> bool:
-        return True
+    __slots__ = ("call", "pin")
 
-    def result(self, timeout: float | None = None) -> Any:
-        del timeout
-        raise grpc.FutureCancelledError
+    def __init__(self, call: PendingCall) -> None:
+        self.call = weakref.ref(call)
+        self.pin: PendingCall | None = None
 
-    def exception(self, timeout: float | None = None) -> Any:
-        del timeout
-        raise grpc.FutureCancelledError
+    def when_ended(self, number: int) -> Callable[[], None]:
+        """The callback of attempt ``number``."""
+
+        def ended() -> None:
+            if (call := self.call()) is not None:
+                call.attempt_ended(number)
+
+        return ended
+
+
+def run_callbacks(dispatcher: SyncDispatcher, callbacks: list[Callable[[], None]]) -> None:
+    """Call the application's callbacks: here, or where they cannot hold up leases and watches."""
+    if callbacks and dispatcher.on_control_thread():
+        threading.Thread(
+            target=_run_all, args=(callbacks,), name="etcd-grpc-callbacks", daemon=True
+        ).start()
+    else:
+        _run_all(callbacks)
 
 
 def _run_all(callbacks: list[Callable[[], None]]) -> None:

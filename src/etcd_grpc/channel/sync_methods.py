@@ -10,12 +10,9 @@ import grpc
 
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import delay_after, left_until
-from etcd_grpc.channel.sync_calls import (
-    PendingCall,
-    SyncSubchannel,
-    track,
-    wait_for_endpoint,
-)
+from etcd_grpc.channel.retry import numbered
+from etcd_grpc.channel.sync_calls import PendingCall, SyncSubchannel, track, wait_for_endpoint
+from etcd_grpc.channel.sync_streams import ResponseStream
 
 __all__ = [
     "StreamStreamMultiCallable",
@@ -65,7 +62,10 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
         waits: bool | None,
         metadata: Metadata,
     ) -> Any:
-        """Start a call that is sent once: on a connected endpoint at once, else when there is one."""
+        """Start a call that is sent once: on a connected endpoint at once, else when there is one.
+
+        Its requests are a stream, of which part may have been consumed.
+        """
         subchannel = self._ready(metadata)
         deadline, wait_for_ready = self._defaults(timeout, waits)
         if subchannel is not None:
@@ -79,7 +79,7 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
                 return call
         return PendingCall(
             self._dispatcher,
-            start,
+            lambda picked, left, _previous: start(picked, left),
             deadline=deadline,
             wait_for_ready=wait_for_ready,
             attempts=None,
@@ -105,10 +105,11 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         subchannel = dispatcher.pick((), metadata)
         if subchannel is None or self._config.timeout_s is not None:
             return self._persist(
-                lambda inner, left: inner(request, left, metadata, credentials, None, compression),
+                lambda inner, *how: inner(request, *how, credentials, None, compression),
                 timeout,
                 wait_for_ready,
                 metadata,
+                subchannel,
             )
         # The same as _persist's first attempt, without its bookkeeping.
         in_flight = subchannel.in_flight
@@ -128,7 +129,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
             in_flight.pop()
         self._observe(subchannel, failure, started)
         return self._persist(
-            lambda inner, left: inner(request, left, metadata, credentials, None, compression),
+            lambda inner, *how: inner(request, *how, credentials, None, compression),
             None if timeout is None else timeout - (time.monotonic() - started),
             wait_for_ready,
             metadata,
@@ -146,9 +147,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         compression: grpc.Compression | None = None,
     ) -> tuple[Any, grpc.Call]:
         result: tuple[Any, grpc.Call] = self._persist(
-            lambda inner, left: inner.with_call(
-                request, left, metadata, credentials, None, compression
-            ),
+            lambda inner, *how: inner.with_call(request, *how, credentials, None, compression),
             timeout,
             wait_for_ready,
             metadata,
@@ -164,11 +163,12 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        def start(subchannel: SyncSubchannel, left: float | None) -> Any:
-            inner = self._bind(subchannel)
-            return inner.future(request, left, metadata, credentials, None, compression)
+        def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
+            headers = numbered(metadata, previous)
+            inner = self._bind(picked)
+            return inner.future(request, left, headers, credentials, None, compression)
 
-        self._ready(metadata)
+        subchannel = self._ready(metadata)
         deadline, waits = self._defaults(timeout, wait_for_ready)
         attempts = self._dispatcher.attempts(self._config.retry)
         return PendingCall(
@@ -178,11 +178,11 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
             wait_for_ready=waits,
             attempts=attempts,
             metadata=metadata,
-        ).begin()
+        ).begin(subchannel)
 
     def _persist(
         self,
-        attempt: Callable[[Any, float | None], T],
+        attempt: Callable[[Any, float | None, Metadata], T],
         timeout: float | None,
         wait_for_ready: bool | None,
         metadata: Metadata,
@@ -190,6 +190,12 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
         failure: grpc.RpcError | ValueError | None = None,
     ) -> T:
         """Attempt until there is an answer, a final failure or no endpoint; blocks meanwhile.
+
+        Args:
+            attempt: Makes one; gets the inner multi-callable, what is left of the timeout, headers.
+            timeout, wait_for_ready, metadata: As the caller of the RPC said.
+            subchannel: The one that was picked for the first attempt, if there is one.
+            failure: Of that attempt, if it was made.
 
         Raises:
             grpc.RpcError: The final failure.
@@ -205,13 +211,15 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
                     raise failure
                 tried.add(subchannel)
                 time.sleep(delay)
-            subchannel = self._dispatcher.pick(tried, metadata)
+                subchannel = None
+            subchannel = subchannel or self._dispatcher.pick(tried, metadata)
             if subchannel is None:
                 self._ready(metadata)
                 subchannel = wait_for_endpoint(self._dispatcher, deadline, waits, metadata)
             started = subchannel.began()
             try:
-                response = attempt(self._bind(subchannel), left_until(deadline))
+                headers = numbered(metadata, attempts.previous)
+                response = attempt(self._bind(subchannel), left_until(deadline), headers)
             except (grpc.RpcError, ValueError) as error:
                 failure = error
                 self._observe(subchannel, failure, started)
@@ -225,7 +233,7 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
 
 
 class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
-    """One request, many responses."""
+    """One request, many responses; may be sent again before the first of them."""
 
     __slots__ = ()
 
@@ -238,14 +246,21 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
-        return self._stream(
-            lambda subchannel, left: self._bind(subchannel)(
-                request, left, metadata, credentials, None, compression
-            ),
-            timeout,
-            wait_for_ready,
-            metadata,
-        )
+        def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
+            headers = numbered(metadata, previous)
+            return self._bind(picked)(request, left, headers, credentials, None, compression)
+
+        retry = self._config.retry
+        subchannel = self._ready(metadata)
+        deadline, waits = self._defaults(timeout, wait_for_ready)
+        return ResponseStream(
+            self._dispatcher,
+            start,
+            deadline=deadline,
+            wait_for_ready=waits,
+            attempts=self._dispatcher.attempts(retry),
+            metadata=metadata,
+        ).begin(subchannel)
 
 
 class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
