@@ -35,6 +35,7 @@ class Echo(grpc.GenericRpcHandler):
             "/echo/StreamUnary": grpc.stream_unary_rpc_method_handler(self.stream_unary),
             "/echo/StreamStream": grpc.stream_stream_rpc_method_handler(self.stream_stream),
             "/echo/Slow": grpc.unary_unary_rpc_method_handler(self.slow),
+            "/echo/Peer": grpc.unary_unary_rpc_method_handler(self.peer),
             "/echo/Abort": grpc.unary_unary_rpc_method_handler(self.abort),
         }
         return shapes.get(handler_call_details.method)
@@ -60,6 +61,10 @@ class Echo(grpc.GenericRpcHandler):
     def slow(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         time.sleep(float(request))
         return self.name + b" slow"
+
+    def peer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """The client's certificate, as PEM."""
+        return b"".join(context.auth_context().get("x509_pem_cert", ()))
 
     def abort(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         code, _, details = request.decode().partition(" ")

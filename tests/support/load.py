@@ -13,6 +13,7 @@ import grpc
 from tests.support.calls import who
 
 import etcd_grpc
+from etcd_grpc.tls import ChannelTls
 
 __all__ = ["Load"]
 
@@ -26,6 +27,7 @@ class Load:
         rate: Calls a second.
         threads: How many threads share it.
         service_config: A retry policy, for example.
+        credentials: For TLS.
     """
 
     def __init__(
@@ -36,9 +38,13 @@ class Load:
         rate: float = 100.0,
         threads: int = 2,
         service_config: Any = None,
+        credentials: grpc.ChannelCredentials | ChannelTls | None = None,
     ) -> None:
-        self.channel = etcd_grpc.insecure_channel(
-            f"etcd:///{service}", etcd=etcd, service_config=service_config
+        target, how = f"etcd:///{service}", {"etcd": etcd, "service_config": service_config}
+        self.channel = (
+            etcd_grpc.insecure_channel(target, **how)
+            if credentials is None
+            else etcd_grpc.secure_channel(target, credentials, **how)
         )
         self._call = self.channel.unary_unary("/echo/UnaryUnary")
         self._rate = rate / threads

@@ -18,6 +18,7 @@ from etcd_grpc.balancer.policies import parse_policy
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.connectivity import READY
 from etcd_grpc.channel.subchannel_set import SubchannelSet
+from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.model import Endpoint, Put
 
 IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
@@ -41,7 +42,7 @@ class Connector:
     def __init__(self) -> None:
         self.connection = Connection()
 
-    def connect(self, address: str) -> grpc.Channel:
+    def connect(self, address: str, way: Way) -> grpc.Channel:
         return cast("grpc.Channel", self.connection)
 
     def close(self, channel: grpc.Channel) -> None:
@@ -91,4 +92,5 @@ async def test_an_endpoint_lost_between_the_poll_and_the_picker_is_looked_after(
 def subchannels(connector: Connector) -> SubchannelSet[grpc.Channel]:
     balancer = Balancer(parse_policy("round_robin"), random.Random(1), time.monotonic)
     stats = StatsTable(time.monotonic)
-    return SubchannelSet(asyncio.get_running_loop(), connector, balancer, stats, lambda: None)
+    loop, rng = asyncio.get_running_loop(), random.Random(1)
+    return SubchannelSet(loop, connector, balancer, stats, lambda: None, Ways(), rng)

@@ -23,9 +23,12 @@ from etcd_grpc.channel.aio_methods import (
     UnaryUnaryMultiCallable,
 )
 from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
+from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.etcd.beside import in_thread
+from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
 
@@ -72,7 +75,7 @@ def insecure_channel(
 
 def secure_channel(
     target: str,
-    credentials: grpc.ChannelCredentials,
+    credentials: grpc.ChannelCredentials | ChannelTls,
     options: Options | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Interceptors | None = None,
@@ -81,7 +84,7 @@ def secure_channel(
     policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
-    """As ``insecure_channel``, with ``credentials`` for the connections to the instances."""
+    """As ``insecure_channel``, with TLS to the instances: see ``etcd_grpc.secure_channel``."""
     spec = ChannelSpec.make(
         target,
         options,
@@ -97,20 +100,21 @@ def secure_channel(
 class _Connector:
     """Makes plain asyncio channels."""
 
-    def __init__(self, spec: ChannelSpec, interceptors: Interceptors | None) -> None:
-        self._spec = spec
+    def __init__(
+        self, spec: ChannelSpec, security: Security, interceptors: Interceptors | None
+    ) -> None:
+        self._compression = spec.compression
+        self._security = security
         self._interceptors = interceptors
         self.grace: float | None = None
         self.closing: set[asyncio.Task[None]] = set()
 
-    def connect(self, address: str) -> grpc.aio.Channel:
-        spec = self._spec
-        if spec.credentials is None:
-            return grpc.aio.insecure_channel(
-                address, spec.options, spec.compression, self._interceptors
-            )
+    def connect(self, address: str, way: Way) -> grpc.aio.Channel:
+        options, credentials = self._security.options(way), self._security.credentials
+        if credentials is None:
+            return grpc.aio.insecure_channel(address, options, self._compression, self._interceptors)
         return grpc.aio.secure_channel(
-            address, spec.credentials, spec.options, spec.compression, self._interceptors
+            address, credentials, options, self._compression, self._interceptors
         )
 
     def close(self, channel: grpc.aio.Channel) -> None:
@@ -123,10 +127,11 @@ class Channel(grpc.aio.Channel):
     """A ``grpc.aio.Channel`` over all connected instances of a service."""
 
     def __init__(self, spec: ChannelSpec, interceptors: Interceptors | None = None) -> None:
-        self._connector = _Connector(spec, interceptors)
+        security = Security(spec)
+        self._connector = _Connector(spec, security, interceptors)
         self._state_changes = _StateChanges()
         self._dispatcher: Dispatcher[grpc.aio.Channel] = Dispatcher(
-            spec, self._connector, self._state_changes.changed
+            spec, security, self._connector, self._state_changes.changed
         )
 
     @property

@@ -28,6 +28,7 @@ from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
+from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.subchannel_set import SubchannelSet
@@ -75,6 +76,7 @@ class Dispatcher(Generic[C]):
 
     Args:
         spec: What was asked for.
+        security: Of the connections.
         connector: Makes the real channels.
         on_state: Called on the dispatcher's loop when the aggregate state has changed.
     """
@@ -82,6 +84,7 @@ class Dispatcher(Generic[C]):
     def __init__(
         self,
         spec: ChannelSpec,
+        security: Security,
         connector: Connector[C],
         on_state: Callable[[grpc.ChannelConnectivity], None],
     ) -> None:
@@ -93,6 +96,7 @@ class Dispatcher(Generic[C]):
         self._methods: weakref.WeakSet[Configured] = weakref.WeakSet()
         self.throttle: Throttle | None = None
         self._use(spec.effective())
+        self._security = security
         self._connector = connector
         self._on_state = on_state
         self._picker: Picker[Subchannel[C]] | None = None
@@ -159,12 +163,17 @@ class Dispatcher(Generic[C]):
             loop: Where this dispatcher lives; None is the session's own loop.
 
         Raises:
-            ConfigurationError: A certificate file for etcd cannot be read.
+            ConfigurationError: A certificate file cannot be read.
         """
         with self._lock:
             if self._running is not None or self.closed:
                 return
-            control = plane.acquire(self.spec.etcd)
+            self._security.open(self._renew_soon)
+            try:
+                control = plane.acquire(self.spec.etcd)
+            except BaseException:
+                self._security.close()
+                raise
             home = loop or control.session.loop
             balancer = self.effective.make_balancer(self.rng, time.monotonic)
             stats = StatsTable(time.monotonic)
@@ -172,7 +181,15 @@ class Dispatcher(Generic[C]):
             self._running = _Running(
                 control,
                 home,
-                SubchannelSet(home, self._connector, balancer, stats, self._set_changed),
+                SubchannelSet(
+                    home,
+                    self._connector,
+                    balancer,
+                    stats,
+                    self._set_changed,
+                    self._security.ways(),
+                    self.rng,
+                ),
                 Subscription(home, self._endpoints_changed),
                 ConfigSubscription(home, self._config_found) if shared else None,
             )
@@ -270,6 +287,7 @@ class Dispatcher(Generic[C]):
         if running.config is not None:
             running.config.close()
         running.subchannels.close()
+        self._security.close()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
@@ -336,6 +354,10 @@ class Dispatcher(Generic[C]):
         states = {s.endpoint.key: s.state.name for s in subchannels}
         return explain(running.subchannels.balancer, subchannels, time.monotonic(), states)
 
+    def _renew_soon(self) -> None:
+        """On the thread that looks at files: our certificates have been replaced."""
+        self._post(self._renew)
+
     # On the session's loop.
 
     def _subscribe(self) -> None:
@@ -390,6 +412,11 @@ class Dispatcher(Generic[C]):
             if anew:
                 running.subchannels.follow_policy(effective.make_balancer(self.rng, time.monotonic))
         self._release_held()
+
+    def _renew(self) -> None:
+        running = self._running
+        if running is not None and not self.closed:
+            running.subchannels.renew()
 
     def _set_changed(self) -> None:
         running = self._running

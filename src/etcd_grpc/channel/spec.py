@@ -16,6 +16,7 @@ from etcd_grpc.balancer.policies import PolicyArgument, PolicyConfig, parse_poli
 from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.target import Target, parse_target
+from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["ChannelSpec", "Effective", "Options"]
 
@@ -47,7 +48,7 @@ class ChannelSpec:
     policy: PolicyConfig
     shares_config: bool
     options: Options
-    credentials: grpc.ChannelCredentials | None
+    credentials: grpc.ChannelCredentials | ChannelTls | None
     compression: grpc.Compression | None
 
     @classmethod
@@ -56,7 +57,7 @@ class ChannelSpec:
         target: str,
         options: Options | None,
         compression: grpc.Compression | None,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: grpc.ChannelCredentials | ChannelTls | None,
         *,
         etcd: EtcdArgument,
         policy: PolicyArgument | None,
@@ -78,6 +79,8 @@ class ChannelSpec:
         shares = not any(name == _NOT_SHARED and value for name, value in given)
         config = EtcdConfig.of(etcd)
         config.certificates()  # a file that is missing is told here, not at the first call
+        if isinstance(credentials, ChannelTls):
+            credentials.files().load()
         # Each endpoint has its own connection: one that is put again must not inherit the reconnect
         # backoff of the one before.  An option of the user's comes later and wins.
         own = (("grpc.use_local_subchannel_pool", 1),)

@@ -14,6 +14,7 @@ import grpc
 
 from etcd_grpc.balancer.load import Stats
 from etcd_grpc.channel.connectivity import READY, Probe, probe_of, state_of
+from etcd_grpc.channel.ways import Way
 from etcd_grpc.model import Endpoint
 
 __all__ = ["Connector", "Subchannel"]
@@ -24,7 +25,7 @@ C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 class Connector(Protocol[C]):
     """Makes and closes real channels, in the world to which they belong."""
 
-    def connect(self, address: str) -> C:
+    def connect(self, address: str, way: Way) -> C:
         """A channel to ``host:port``.  Does not block."""
 
     def close(self, channel: C) -> None:
@@ -49,12 +50,14 @@ class Subchannel(Generic[C]):
         "reported",
         "state",
         "stats",
+        "way",
     )
 
-    def __init__(self, endpoint: Endpoint, channel: C, stats: Stats) -> None:
+    def __init__(self, endpoint: Endpoint, channel: C, stats: Stats, way: Way) -> None:
         self.endpoint = endpoint
         self.stats = stats
         self.channel = channel
+        self.way = way
         self.probe: Probe = probe_of(channel)
         in_flight = stats.connect()
         self.in_flight = in_flight

@@ -12,6 +12,7 @@ where the answer costs half a microsecond and saves the call from a connection t
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -19,8 +20,11 @@ import grpc
 
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Picker
+from etcd_grpc.balancer.load import Stats
 from etcd_grpc.balancer.stats_table import StatsTable
+from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
+from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
 
 __all__ = ["SubchannelSet"]
@@ -53,6 +57,8 @@ class SubchannelSet(Generic[C]):
         balancer: Makes the pickers.
         stats: What is known of each endpoint.
         on_change: Called on the loop after ``picker`` or ``state`` may have changed.
+        ways: How endpoints can be connected.
+        rng: Orders what is not to happen everywhere at once.
     """
 
     def __init__(
@@ -62,6 +68,8 @@ class SubchannelSet(Generic[C]):
         balancer: Balancer,
         stats: StatsTable,
         on_change: Callable[[], None],
+        ways: Ways,
+        rng: random.Random,
     ) -> None:
         self._loop = loop
         self._connector = connector
@@ -71,6 +79,8 @@ class SubchannelSet(Generic[C]):
         self._subchannels: dict[str, Subchannel[C]] = {}
         self._leaving: list[Subchannel[C]] = []
         self._unready: dict[str, Subchannel[C]] = {}
+        self._ways = ways
+        self._rivals: Rivals[C] = Rivals(ways, self._connect_beside, self._close, rng)
         self._poll_s = _POLL_FIRST_S
         self._poll_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -130,6 +140,13 @@ class SubchannelSet(Generic[C]):
         self._publish_soon()
         self._poll_soon()
 
+    def renew(self) -> None:
+        """Our certificates have been replaced: connect everything anew, and lose no call."""
+        self._ways.renew()
+        self._rivals.renew(self._subchannels)
+        self._poll_s = _POLL_FIRST_S
+        self._poll_soon()
+
     def close(self) -> None:
         """Close every channel, and the calls on them."""
         timers = (
@@ -146,6 +163,7 @@ class SubchannelSet(Generic[C]):
         self.state = grpc.ChannelConnectivity.SHUTDOWN
         for subchannel in (*self._subchannels.values(), *self._leaving):
             self._close(subchannel)
+        self._rivals.close()
         self._subchannels.clear()
         self._unready.clear()
         self._leaving.clear()
@@ -213,8 +231,9 @@ class SubchannelSet(Generic[C]):
             # Another address; or it was written again, so a new process may be listening there: do not
             # wait for the end of gRPC's reconnect backoff.
             self._remove(endpoint.key)
-        channel = self._connector.connect(endpoint.address)
-        subchannel = Subchannel(endpoint, channel, self._stats.enter(endpoint))
+        way = self._ways.first()
+        channel = self._connector.connect(endpoint.address, way)
+        subchannel = Subchannel(endpoint, channel, self._stats.enter(endpoint), way)
         self._subchannels[endpoint.key] = subchannel
         self._unready[endpoint.key] = subchannel
         self._poll_s = _POLL_FIRST_S
@@ -225,8 +244,28 @@ class SubchannelSet(Generic[C]):
         if subchannel is not None:
             self._stats.leave(key)
             self._unready.pop(key, None)
-            self._leaving.append(subchannel)
-            self._loop.call_later(_CLOSE_AFTER_S, self._close_when_idle, subchannel)
+            self._rivals.drop(key)
+            self._let_go(subchannel)
+
+    def _connect_beside(self, holder: Subchannel[C], way: Way) -> Subchannel[C]:
+        """Another connection to the same endpoint.  Until it wins, it counts nothing."""
+        channel = self._connector.connect(holder.endpoint.address, way)
+        rival = Subchannel(holder.endpoint, channel, Stats(self._stats.average, 0.0), way)
+        rival.look()
+        return rival
+
+    def _replace(self, key: str, winner: Subchannel[C]) -> None:
+        """A rival is connected: it takes the calls from now on."""
+        before = self._subchannels[key]
+        winner.follow(before.endpoint, before.stats)
+        self._subchannels[key] = winner
+        self._unready.pop(key, None)
+        self._ways.worked(winner.way)
+        self._let_go(before)
+
+    def _let_go(self, subchannel: Subchannel[C]) -> None:
+        self._leaving.append(subchannel)
+        self._loop.call_later(_CLOSE_AFTER_S, self._close_when_idle, subchannel)
 
     def _close_when_idle(self, subchannel: Subchannel[C]) -> None:
         if subchannel.closed:
@@ -247,10 +286,17 @@ class SubchannelSet(Generic[C]):
         if self._subchannels.get(key) is subchannel and subchannel.look():
             self._lost(key, subchannel)
 
+    def _connected(self, key: str, subchannel: Subchannel[C]) -> None:
+        """It is connected, as far as it goes: its certificates may be outdated."""
+        self._ways.worked(subchannel.way)
+        if self._ways.current(subchannel.way):
+            self._rivals.drop(key)
+
     def _lost(self, key: str, subchannel: Subchannel[C]) -> None:
         """A connected subchannel changed its state."""
         if subchannel.state is not grpc.ChannelConnectivity.READY:
             self._unready[key] = subchannel
+            self._rivals.challenge(key, subchannel, self._loop.time())
             self._poll_s = _POLL_FIRST_S
             self._publish_soon()
             self._poll_soon()
@@ -265,20 +311,28 @@ class SubchannelSet(Generic[C]):
         if self._poll_timer is not None:
             self._poll_timer.cancel()
             self._poll_timer = None
-        if self._unready:
+        if self._unready or self._rivals:
             self._poll_timer = self._loop.call_later(self._poll_s, self._poll)
 
     def _poll(self) -> None:
         self._poll_timer = None
+        now = self._loop.time()
         changed = False
         connecting = False
         for key, subchannel in tuple(self._unready.items()):
             changed |= subchannel.look()
             if subchannel.state is grpc.ChannelConnectivity.READY:
                 del self._unready[key]
+                self._connected(key, subchannel)
                 changed = True  # also if a report was the first to see it
-            elif subchannel.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                continue
+            if subchannel.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 connecting = True
+            self._rivals.challenge(key, subchannel, now)
+        for key, winner in self._rivals.poll(self._subchannels, now):
+            self._replace(key, winner)
+            changed = True
+        connecting |= self._rivals.undecided(now)
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
         self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)
         if changed:
@@ -322,7 +376,7 @@ class SubchannelSet(Generic[C]):
         """gRPC's rule for ``round_robin``: the best that any subchannel has."""
         if ready:
             return grpc.ChannelConnectivity.READY
-        if any(
+        if self._rivals.undecided(self._loop.time()) or any(
             s.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
             for s in self._subchannels.values()
         ):
@@ -331,6 +385,8 @@ class SubchannelSet(Generic[C]):
 
     def _connecting(self) -> bool:
         """Whether an endpoint has not yet shown if it can be reached."""
+        if self._rivals.undecided(self._loop.time()):
+            return True
         return any(s.state in _UNDECIDED for s in self._unready.values())
 
 

@@ -12,6 +12,7 @@ import grpc
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.policies import PolicyArgument
 from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.sync_methods import (
     StreamStreamMultiCallable,
@@ -20,7 +21,9 @@ from etcd_grpc.channel.sync_methods import (
     UnaryUnaryMultiCallable,
 )
 from etcd_grpc.channel.watchers import StateWatchers
+from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
+from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
 
@@ -64,7 +67,7 @@ def insecure_channel(
 
 def secure_channel(
     target: str,
-    credentials: grpc.ChannelCredentials,
+    credentials: grpc.ChannelCredentials | ChannelTls,
     options: Options | None = None,
     compression: grpc.Compression | None = None,
     *,
@@ -72,7 +75,13 @@ def secure_channel(
     policy: PolicyArgument | None = None,
     service_config: str | Mapping[str, Any] | None = None,
 ) -> Channel:
-    """As ``insecure_channel``, with ``credentials`` for the connections to the instances."""
+    """As ``insecure_channel``, with TLS to the instances.
+
+    An instance's certificate must be for the service's name, or for its address; docs/tls.md says more.
+
+    Args:
+        credentials: gRPC's own; or ``etcd_grpc.tls.ChannelTls``, whose files are followed.
+    """
     spec = ChannelSpec.make(
         target,
         options,
@@ -88,14 +97,15 @@ def secure_channel(
 class _Connector:
     """Makes plain synchronous channels."""
 
-    def __init__(self, spec: ChannelSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: ChannelSpec, security: Security) -> None:
+        self._compression = spec.compression
+        self._security = security
 
-    def connect(self, address: str) -> grpc.Channel:
-        spec = self._spec
-        if spec.credentials is None:
-            return grpc.insecure_channel(address, spec.options, spec.compression)
-        return grpc.secure_channel(address, spec.credentials, spec.options, spec.compression)
+    def connect(self, address: str, way: Way) -> grpc.Channel:
+        options, credentials = self._security.options(way), self._security.credentials
+        if credentials is None:
+            return grpc.insecure_channel(address, options, self._compression)
+        return grpc.secure_channel(address, credentials, options, self._compression)
 
     def close(self, channel: grpc.Channel) -> None:
         channel.close()
@@ -106,8 +116,9 @@ class Channel(grpc.Channel):
 
     def __init__(self, spec: ChannelSpec) -> None:
         self._watchers = StateWatchers()
+        security = Security(spec)
         self._dispatcher: Dispatcher[grpc.Channel] = Dispatcher(
-            spec, _Connector(spec), self._watchers.changed
+            spec, security, _Connector(spec, security), self._watchers.changed
         )
 
     def unary_unary(

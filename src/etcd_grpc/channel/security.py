@@ -1,0 +1,82 @@
+"""With what the connections of one channel are made: credentials, names, and what follows of them.
+
+gRPC's Python has no channel credentials that change.  So credentials are made anew when the files have
+been replaced, for the connections that are made from then on; ``rivals`` replaces those that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+
+from etcd_grpc.channel.spec import ChannelSpec, Options
+from etcd_grpc.channel.ways import Way, Ways
+from etcd_grpc.tls.channel import ChannelTls
+from etcd_grpc.tls.material import Material
+from etcd_grpc.tls.names import BY_ADDRESS, names_to_check
+from etcd_grpc.tls.watcher import Watched, watch
+
+__all__ = ["Security"]
+
+
+class Security:
+    """The security of one channel; files are followed between ``open`` and ``close``."""
+
+    def __init__(self, spec: ChannelSpec) -> None:
+        self._spec = spec
+        self._tls = spec.credentials if isinstance(spec.credentials, ChannelTls) else None
+        self._watched: Watched | None = None
+        self._on_change: Callable[[], None] = lambda: None
+        self.credentials = None if isinstance(spec.credentials, ChannelTls) else spec.credentials
+
+    def ways(self) -> Ways:
+        """How the endpoints can be connected, as nothing is known yet."""
+        if self._spec.credentials is None:
+            return Ways()
+        server_name = None if self._tls is None else self._tls.server_name
+        options = {name for name, _ in self._spec.options}
+        return Ways(names_to_check(self._spec.target.service, server_name, options))
+
+    def options(self, way: Way) -> Options:
+        """The options of a channel that is connected in this way."""
+        if way.name == BY_ADDRESS:
+            return self._spec.options
+        return (("grpc.default_authority", way.name), *self._spec.options)
+
+    def open(self, on_change: Callable[[], None]) -> None:
+        """Load the files and follow them.
+
+        Args:
+            on_change: Called, on a thread that must not be held up, when ``credentials`` are new.
+
+        Raises:
+            ConfigurationError: The files cannot be used.
+        """
+        if self._tls is None:
+            return
+        files = self._tls.files()
+        if not files.paths:
+            self.credentials = grpc.ssl_channel_credentials()
+            return
+        self._on_change = on_change
+        self._watched = watch(files, self._replaced)
+        self.credentials = _credentials(self._watched.material)
+
+    def close(self) -> None:
+        """Follow the files no longer."""
+        if self._watched is not None:
+            self._watched.abandon()
+            self._watched = None
+
+    def _replaced(self, material: Material) -> None:
+        self.credentials = _credentials(material)
+        self._on_change()
+
+
+def _credentials(material: Material) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=material.ca,
+        private_key=material.key,
+        certificate_chain=material.cert,
+    )

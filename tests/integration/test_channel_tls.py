@@ -1,0 +1,197 @@
+"""Channels with TLS: which certificates they take, and their own, replaced while calls go on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from tests.support.calls import who
+from tests.support.certificates import Folder
+from tests.support.load import Load
+from tests.support.processes import EchoServer
+from tests.support.waiting import wait_until
+
+import etcd_grpc
+from etcd_grpc.tls import ChannelTls
+
+Make = Callable[..., EchoServer]
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, authority: trustme.CA) -> Callable[..., Folder]:
+    """A folder with a certificate for these names."""
+
+    def make(name: str, *names: str, signer: trustme.CA = authority) -> Folder:
+        folder = Folder(tmp_path / name, signer)
+        folder.rotate(*names)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def serve(mounted: Callable[..., Folder], announce: Callable[[str], str]) -> Iterator[Make]:
+    """A registered echo server with a certificate for these names."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*names: str, mutual: bool = False, **arguments: trustme.CA) -> EchoServer:
+            folder = mounted(f"server-{time.monotonic_ns()}", *names, **arguments)
+            server = stack.enter_context(EchoServer(tls=folder.path, mutual=mutual))
+            announce(server.address)
+            return server
+
+        yield start
+
+
+def answering(channel: etcd_grpc.Channel, calls: int = 8) -> set[str]:
+    echo = channel.unary_unary("/echo/UnaryUnary")
+    return {who(echo(b"x", timeout=10)) for _ in range(calls)}
+
+
+@pytest.fixture
+def trusted(mounted: Callable[..., Folder]) -> ChannelTls:
+    return ChannelTls(mounted("trusted", "unused").ca)
+
+
+def test_a_certificate_for_the_services_name_or_for_the_address_is_taken(serve, service, trusted, etcd):
+    servers = {serve(service).address, serve("127.0.0.1").address, serve(service, "10.9.9.9").address}
+    with etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+        wait_until(lambda: answering(channel) == servers, "all three")
+
+
+async def test_the_same_in_asyncio(serve, service, trusted, etcd):
+    servers = {serve(service).address, serve("127.0.0.1").address}
+    async with etcd_grpc.aio.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+        echo, seen = channel.unary_unary("/echo/UnaryUnary"), set()
+        deadline = time.monotonic() + 10
+        while seen != servers and time.monotonic() < deadline:
+            seen.add(who(await echo(b"x", timeout=10)))
+    assert seen == servers
+
+
+@pytest.mark.parametrize("names", ["service", "127.0.0.1"])
+def test_grpcs_own_credentials_are_held_to_the_same_names(serve, service, mounted, etcd, names):
+    server = serve(service if names == "service" else names)
+    credentials = grpc.ssl_channel_credentials(mounted("trusted", "unused").ca.read_bytes())
+    with etcd_grpc.secure_channel(f"etcd:///{service}", credentials, etcd=etcd) as channel:
+        assert answering(channel, 2) == {server.address}
+
+
+def test_the_first_call_fails_fast_only_after_every_name_was_tried(serve, service, trusted, etcd):
+    """A certificate for the address: the failure of the first name is not the end."""
+    server = serve("127.0.0.1")
+    for _ in range(5):
+        with etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+            reply = channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10, wait_for_ready=False)
+            assert who(reply) == server.address
+
+
+def test_only_the_name_that_was_chosen_is_taken(serve, service, trusted, etcd):
+    right = serve("greeter.internal")
+    serve(service, "127.0.0.1")
+    chosen = ChannelTls(trusted.ca_cert, server_name="greeter.internal")
+    with etcd_grpc.secure_channel(f"etcd:///{service}", chosen, etcd=etcd) as channel:
+        assert answering(channel) == {right.address}
+
+
+@pytest.mark.parametrize("option", ["grpc.ssl_target_name_override", "grpc.default_authority"])
+def test_an_option_of_the_applications_wins(serve, service, trusted, etcd, option):
+    right = serve("greeter.internal")
+    serve(service)
+    with etcd_grpc.secure_channel(
+        f"etcd:///{service}", trusted, [(option, "greeter.internal")], etcd=etcd
+    ) as channel:
+        assert answering(channel) == {right.address}
+
+
+@pytest.mark.parametrize("case", ["another name", "another authority"])
+def test_other_certificates_are_never_taken(serve, service, trusted, etcd, case):
+    if case == "another name":
+        serve("10.9.9.9", "another.Service")
+    else:
+        serve(service, "127.0.0.1", signer=trustme.CA())
+    with etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_spiffe_id_is_no_name_for_a_client(service, announce, trusted, etcd, tmp_path):
+    """gRPC's C core checks DNS names and addresses only, whatever the application asks for."""
+    from etcd_grpc.testing import DevAuthority
+
+    authority = DevAuthority(tmp_path / "spiffe")
+    identity = f"spiffe://example.org/{service}"
+    issued = authority.issue("server", spiffe=identity)
+    folder = Folder(tmp_path / "mounted", trustme.CA())
+    folder.put(issued.cert.read_bytes(), issued.key.read_bytes(), ca=authority.ca.read_bytes())
+    tls = ChannelTls(authority.ca, server_name=identity)
+    with EchoServer(tls=folder.path) as server:
+        announce(server.address)
+        with etcd_grpc.secure_channel(f"etcd:///{service}", tls, etcd=etcd) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_files_that_cannot_be_used_are_told_when_the_channel_is_made(service, tmp_path, etcd):
+    tls = ChannelTls(tmp_path / "missing.pem")
+    for world in (etcd_grpc, etcd_grpc.aio):
+        with pytest.raises(etcd_grpc.ConfigurationError, match=r"missing\.pem"):
+            world.secure_channel(f"etcd:///{service}", tls, etcd=etcd)
+
+
+def pem(folder: Folder) -> bytes:
+    return b"".join(folder.cert.read_bytes().split())
+
+
+def test_a_rotation_reaches_every_connection_and_no_call_fails(serve, service, mounted, etcd):
+    servers = {serve(service, mutual=True).address for _ in range(3)}
+    ours = mounted("ours", "caller")
+    tls = ChannelTls(ours.ca, ours.cert, ours.key)
+    with Load(service, etcd, rate=300, credentials=tls) as load:
+        wait_until(lambda: set(load.answers) == servers, "all three answer")
+        peer = load.channel.unary_unary("/echo/Peer")
+        requests, more = threading.Event(), threading.Event()
+
+        def ask() -> Iterator[bytes]:
+            yield b"1"
+            requests.set()
+            more.wait(60)
+            yield b"2"
+
+        stream = load.channel.stream_stream("/echo/StreamStream")(ask(), timeout=120)
+        assert next(stream).endswith(b" 1")
+        for _ in range(2):
+            ours.rotate("caller")
+            wait_until(
+                lambda: all(b"".join(peer(b"", timeout=10).split()) == pem(ours) for _ in range(12)),
+                "the new certificate at every server",
+            )
+        more.set()
+        assert next(stream).endswith(b" 2"), "a stream stays where it began"
+        load.assert_clean()
+
+
+async def test_a_rotation_reaches_asyncio_channels_too(serve, service, mounted, etcd):
+    serve(service, mutual=True)
+    ours = mounted("ours", "caller")
+    tls = ChannelTls(ours.ca, ours.cert, ours.key)
+    async with etcd_grpc.aio.secure_channel(f"etcd:///{service}", tls, etcd=etcd) as channel:
+        peer = channel.unary_unary("/echo/Peer")
+        assert b"".join((await peer(b"", timeout=10)).split()) == pem(ours)
+        ours.rotate("caller")
+        deadline = time.monotonic() + 10
+        while b"".join((await peer(b"", timeout=10)).split()) != pem(ours):
+            assert time.monotonic() < deadline, "the new certificate did not arrive"
