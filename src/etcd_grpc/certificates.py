@@ -19,12 +19,14 @@ class Facts(NamedTuple):
 
     Attributes:
         not_before, not_after: When it is valid, in UTC.
-        names: The host names and addresses that it is for.
+        names: The host names, addresses and URIs that it is for.
+        issuer: Who signed it.
     """
 
     not_before: dt.datetime
     not_after: dt.datetime
     names: tuple[str, ...]
+    issuer: str = ""
 
     def __str__(self) -> str:
         names = ", ".join(self.names[:5]) or "no name"
@@ -43,6 +45,17 @@ class Facts(NamedTuple):
         if now < self.not_before:
             return f"is not valid yet: notBefore is {_utc(self.not_before)}"
         return ""
+
+    def is_for(self, name: str) -> bool:
+        """Whether it is for this host name or address, as gRPC sees it."""
+        wanted = name.rstrip(".").lower()
+        for own in (own.rstrip(".").lower() for own in self.names):
+            if own == wanted:
+                return True
+            # A wildcard stands for one label, and never for the last two.
+            if own.startswith("*.") and own.count(".") > 1 and wanted.partition(".")[2] == own[2:]:
+                return True
+        return False
 
 
 def _utc(moment: dt.datetime) -> str:
@@ -66,7 +79,12 @@ def facts_of(pem: bytes) -> Facts | None:
         names: tuple[str, ...] = ()
     else:
         names = tuple(str(name.value) for name in found)
-    return Facts(certificate.not_valid_before_utc, certificate.not_valid_after_utc, names)
+    return Facts(
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        names,
+        certificate.issuer.rfc4514_string(),
+    )
 
 
 def describe_peer(host: str, port: int, timeout_s: float) -> str:

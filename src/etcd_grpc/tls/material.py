@@ -87,15 +87,23 @@ class CertificateFiles:
                 ) from None
         if material.cert is None or material.key is None:
             return
-        self._check_pair(context, material.cert, material.key)
+        self.load_into(context, material)
         facts = facts_of(material.cert)
         problem = facts.problem(now) if facts is not None else ""
         if problem:
             raise ConfigurationError(f"the {self.whose} {self.cert} {problem}")
 
-    def _check_pair(self, context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
+    def load_into(self, context: ssl.SSLContext, material: Material) -> None:
+        """Show the certificate in the handshakes of ``context``, if there is one.
+
+        Raises:
+            ConfigurationError: It and the key are malformed or do not match, or the key is encrypted.
+        """
+        if material.cert is None or material.key is None:
+            return
+        cert, key = _as_file(material.cert, self.cert), _as_file(material.key, self.key)
         try:
-            with _as_file(cert, self.cert) as cert_file, _as_file(key, self.key) as key_file:
+            with cert as cert_file, key as key_file:
                 # Without a password it would ask at the terminal.
                 context.load_cert_chain(cert_file, key_file, password=lambda: "")
         except ssl.SSLError as error:
