@@ -120,6 +120,7 @@ EVENTS = [getattr(events, name) for name in events.__all__ if name != "Event"]
 def test_every_event_is_one_line_and_names_what_it_is_about(kind: type[Event]) -> None:
     values = {
         "str": "some-text",
+        "str | None": None,
         "int": 42,
         "float": 1.5,
         "bool": True,

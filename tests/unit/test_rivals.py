@@ -195,3 +195,19 @@ def test_the_applications_choice_is_the_only_name() -> None:
     for option in ("grpc.ssl_target_name_override", "grpc.default_authority"):
         assert names_to_check("greeter", None, [option]) == ("",)
     assert names_to_check("greeter", None, ["grpc.keepalive_time_ms"]) == ("greeter", "")
+
+
+def test_a_rival_that_fails_takes_over_where_its_failing_is_the_news(house: House) -> None:
+    holder = house.holder(READY, "")
+    house.ways.worked(Way("", 0))
+    house.ways.renew()
+    house.rivals.renew(["k"], even_failing=True)
+    assert house.rivals.poll({"k": holder}, 0.0) == []
+    (first,) = house.made
+    first.state = FAILURE
+    assert house.rivals.poll({"k": holder}, 0.1) == []  # the other name is tried first
+    house.made[-1].state = FAILURE
+    ((key, winner),) = house.rivals.poll({"k": holder}, 0.2)
+    assert (key, cast("Any", winner)) == ("k", first)
+    assert not first.closed
+    assert not house.rivals

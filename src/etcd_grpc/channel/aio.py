@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,11 +23,13 @@ from etcd_grpc.channel.aio_methods import (
     UnaryUnaryMultiCallable,
 )
 from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.etcd.beside import in_thread
+from etcd_grpc.identity import CHECK
 from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
@@ -107,7 +109,7 @@ class _Connector:
         self._security = security
         self._interceptors = interceptors
         self.grace: float | None = None
-        self.closing: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def connect(self, address: str, way: Way) -> grpc.aio.Channel:
         options, credentials = self._security.options(way), self._security.credentials
@@ -117,10 +119,25 @@ class _Connector:
             address, credentials, options, self._compression, self._interceptors
         )
 
+    def ask(self, channel: grpc.aio.Channel, answered: Callable[[Answer], None]) -> None:
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
+        try:
+            call = check(b"", timeout=ASK_TIMEOUT_S)
+        except grpc.aio.UsageError as error:
+            raise ValueError(str(error)) from error
+
+        async def tell() -> None:
+            answered(answer_of(await call.code(), await call.initial_metadata()))
+
+        self._run(tell())
+
     def close(self, channel: grpc.aio.Channel) -> None:
-        task = asyncio.get_running_loop().create_task(channel.close(self.grace))
-        self.closing.add(task)
-        task.add_done_callback(self.closing.discard)
+        self._run(channel.close(self.grace))
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 class Channel(grpc.aio.Channel):
@@ -234,7 +251,7 @@ class Channel(grpc.aio.Channel):
             return
         self._connector.grace = grace
         self._dispatcher.finish(running)
-        await asyncio.gather(*self._connector.closing)
+        await asyncio.gather(*self._connector.tasks)
         await in_thread(running.plane.release)
 
     async def __aenter__(self) -> Self:

@@ -32,6 +32,7 @@ from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.subchannel_set import SubchannelSet
+from etcd_grpc.channel.why_none import why_none
 from etcd_grpc.model import Change, Snapshot
 from etcd_grpc.resolver import Resolver, Subscription
 from etcd_grpc.shared_config import ConfigSubscription
@@ -242,23 +243,15 @@ class Dispatcher(Generic[C]):
             return f"cannot find service {service}: etcd has not been asked yet"
         if not resolver.resolved:
             return f"cannot find service {service}: {resolver.status()}"
-        subchannels = list(running.subchannels.subchannels.values())
-        left_out = running.subchannels.left_out
-        if left_out and not subchannels:
-            policy = self.effective.policy
-            return f"the policy ({policy}) leaves out all {left_out} of service {service}"
-        if not subchannels:
-            return f"no instance of service {service} takes calls; {resolver.status()}"
-        count = len(subchannels)
-        connected = sum(s.state is grpc.ChannelConnectivity.READY for s in subchannels)
-        if connected and running.subchannels.picker is None:
-            which = f"the policy ({self.effective.policy}) allows none of the {connected} connected"
-            return f"{which} instances of service {service}; {resolver.status()}"
-        which = "the only instance" if count == 1 else f"none of the {count} instances"
-        verb = "is not connected" if count == 1 else "is connected"
-        shown = ", ".join(s.endpoint.address for s in subchannels[:5])
-        more = ", ..." if count > 5 else ""
-        return f"{which} of service {service} {verb} ({shown}{more}); {resolver.status()}"
+        found = running.subchannels
+        why = why_none(
+            service,
+            list(found.subchannels.copy().values()),
+            found.left_out,
+            str(self.effective.policy),
+            refused=found.picker is None,
+        )
+        return f"{why}; {resolver.status()}"
 
     def forget_parent(self) -> None:
         """In a forked child: begin anew with the next call.  The parent's threads are not here."""
@@ -407,10 +400,14 @@ class Dispatcher(Generic[C]):
             return
         effective = self.spec.effective(found)
         if effective != self.effective:
-            anew = effective.policy != self.effective.policy
+            before = self.effective
             self._use(effective)
-            if anew:
+            if effective.policy != before.policy:
                 running.subchannels.follow_policy(effective.make_balancer(self.rng, time.monotonic))
+            health_service = effective.service_config.health_service
+            if health_service != self._security.health_service:
+                self._security.health_service = health_service
+                running.subchannels.renew(even_failing=True)
         self._release_held()
 
     def _renew(self) -> None:

@@ -28,19 +28,21 @@ _PREVIOUS = "grpc-previous-rpc-attempts"
 _MAX_DIGITS = 10  # it is a 32-bit number
 # Transparent retries need no policy, but an end: with every endpoint refusing, the call fails.
 _MAX_TRANSPARENT = 20
+# How the failures begin of a channel whose policy is pick_first, and with health checking round_robin.
+_NOT_SENT = ("failed to connect to all addresses", "connections to all backends failing")
 
 
 def never_left(code: grpc.StatusCode, details: str | None, address: str, connected: bool) -> bool:
     """Whether a failure means that no server saw the call.
 
     gRPC's Python API does not tell a status that a server sent from one made by the client; but the
-    client's own has a fixed beginning and names the address that it could not reach, and the
+    client's own have a fixed beginning and names the address that it could not reach, and the
     subchannel is then not connected.
     """
     if connected or code is not grpc.StatusCode.UNAVAILABLE or not details:
         return False
     port = address.rpartition(":")[2]
-    return details.startswith("failed to connect to all addresses") and f":{port}: " in details
+    return details.startswith(_NOT_SENT) and f":{port}: " in details
 
 
 class Throttle:

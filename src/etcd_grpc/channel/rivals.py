@@ -4,12 +4,16 @@ Make before break.  A connection that fails under one name is tried under the ot
 after a rotation of the certificates each endpoint is connected anew while the old connection goes on
 taking calls.  Renewals are made a few at a time and in random order, or all clients would fall upon all
 servers at once when an authority rotates for everybody.
+
+A rival that fails takes no place, so new certificates that nobody accepts cost nothing; except where
+its failing is the news, when health checking has been turned on.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import grpc
@@ -52,6 +56,10 @@ class Rivals(Generic[C]):
         self._rivals: dict[str, list[Subchannel[C]]] = {}
         self._began: dict[str, float] = {}
         self._due: list[str] = []  # keys whose renewal has not begun
+        self._forced: set[str] = set()  # keys whose rivals take over even when they fail
+
+    def __iter__(self) -> Iterator[Subchannel[C]]:
+        return itertools.chain.from_iterable(tuple(self._rivals.values()))
 
     def __bool__(self) -> bool:
         return bool(self._rivals or self._due)
@@ -74,11 +82,18 @@ class Rivals(Generic[C]):
             self._rivals.setdefault(key, []).append(self._make(holder, way))
             self._began[key] = now
 
-    def renew(self, keys: Iterable[str]) -> None:
-        """The certificates have been replaced: connect all these endpoints anew."""
+    def renew(self, keys: Iterable[str], *, even_failing: bool = False) -> None:
+        """Connections are made in another way: connect all these endpoints anew.
+
+        Args:
+            keys: Theirs.
+            even_failing: A rival takes over when it has failed, too.
+        """
+        keys = set(keys)
+        self._forced = keys if even_failing else self._forced & keys
         for key in tuple(self._rivals):
             self.drop(key)
-        self._due = list(keys)
+        self._due = sorted(keys)
         self._rng.shuffle(self._due)
 
     def poll(self, holders: dict[str, Subchannel[C]], now: float) -> list[tuple[str, Subchannel[C]]]:
@@ -88,12 +103,15 @@ class Rivals(Generic[C]):
             for rival in rivals:
                 rival.look()
             winner = next((rival for rival in rivals if rival.state is _READY), None)
+            if winner is None:
+                self.challenge(key, holders[key], now)
+                if key in self._forced and _failed(rivals):
+                    winner = rivals[0]  # under the name that has worked before
             if winner is not None:
                 rivals.remove(winner)
                 self.drop(key)
+                self._forced.discard(key)
                 won.append((key, winner))
-            else:
-                self.challenge(key, holders[key], now)
         busy = sum(not _failed(rivals) for rivals in self._rivals.values())
         while self._due and busy < _RENEWALS:
             key = self._due.pop()

@@ -1,4 +1,4 @@
-"""With what the connections of one channel are made: credentials, names, and what follows of them.
+"""With what the connections of one channel are made: credentials, names, health checking.
 
 gRPC's Python has no channel credentials that change.  So credentials are made anew when the files have
 been replaced, for the connections that are made from then on; ``rivals`` replaces those that are there.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import grpc
+import msgspec
 
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.ways import Way, Ways
@@ -28,6 +29,8 @@ class Security:
         self._tls = spec.credentials if isinstance(spec.credentials, ChannelTls) else None
         self._watched: Watched | None = None
         self._on_change: Callable[[], None] = lambda: None
+        # What gRPC's health checking (gRFC A17) asks the endpoints for; None: they are not asked.
+        self.health_service = spec.effective().service_config.health_service
         self.credentials = None if isinstance(spec.credentials, ChannelTls) else spec.credentials
 
     def ways(self) -> Ways:
@@ -40,9 +43,10 @@ class Security:
 
     def options(self, way: Way) -> Options:
         """The options of a channel that is connected in this way."""
+        options = (*self._spec.options, *_health_checking(self.health_service))
         if way.name == BY_ADDRESS:
-            return self._spec.options
-        return (("grpc.default_authority", way.name), *self._spec.options)
+            return options
+        return (("grpc.default_authority", way.name), *options)
 
     def open(self, on_change: Callable[[], None]) -> None:
         """Load the files and follow them.
@@ -80,3 +84,17 @@ def _credentials(material: Material) -> grpc.ChannelCredentials:
         private_key=material.key,
         certificate_chain=material.cert,
     )
+
+
+def _health_checking(service: str | None) -> Options:
+    """C-core checks health only under a policy such as ``round_robin``, here over one address.
+
+    A channel whose endpoint says NOT_SERVING is then in TRANSIENT_FAILURE.
+    """
+    if service is None:
+        return ()
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": service},
+    }
+    return (("grpc.service_config", msgspec.json.encode(config).decode()),)

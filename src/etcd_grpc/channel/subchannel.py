@@ -6,9 +6,10 @@ pick, where the answer costs half a microsecond and saves the call from a connec
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -17,7 +18,7 @@ from etcd_grpc.channel.connectivity import READY, Probe, probe_of, state_of
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.model import Endpoint
 
-__all__ = ["Connector", "Subchannel"]
+__all__ = ["Connector", "Subchannel", "Verdict"]
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
@@ -28,8 +29,24 @@ class Connector(Protocol[C]):
     def connect(self, address: str, way: Way) -> C:
         """A channel to ``host:port``.  Does not block."""
 
+    def ask(self, channel: C, answered: Callable[[Any], None]) -> None:
+        """Ask who is there; ``answered`` gets an ``identity_check.Answer``, on any thread.
+
+        Raises:
+            ValueError: The channel is closed.
+        """
+
     def close(self, channel: C) -> None:
         """Close a channel, and with it the calls on it."""
+
+
+class Verdict(enum.Enum):
+    """Whether the process at an address is the one that registered it."""
+
+    UNKNOWN = enum.auto()  # not asked yet, on this connection
+    UNJUDGED = enum.auto()  # it did not say in time
+    RIGHT = enum.auto()
+    WRONG = enum.auto()
 
 
 class Subchannel(Generic[C]):
@@ -41,15 +58,19 @@ class Subchannel(Generic[C]):
     """
 
     __slots__ = (
+        "answers",
+        "asked_at",
         "channel",
         "closed",
         "ended",
         "endpoint",
         "in_flight",
+        "judged_at",
         "probe",
         "reported",
         "state",
         "stats",
+        "verdict",
         "way",
     )
 
@@ -65,6 +86,10 @@ class Subchannel(Generic[C]):
         self.state = grpc.ChannelConnectivity.IDLE
         self.reported = False
         self.closed = False
+        self.verdict = Verdict.UNKNOWN
+        self.answers: str | None = None  # the id of whoever answers there, where it is another
+        self.asked_at: float | None = None  # while an answer is awaited
+        self.judged_at: float | None = None
 
     def began(self) -> float:
         """A call begins here; returns when, on time.monotonic's clock."""
@@ -74,9 +99,28 @@ class Subchannel(Generic[C]):
 
     def follow(self, endpoint: Endpoint, stats: Stats) -> None:
         """The entry was changed, perhaps by another process at the same address."""
+        if endpoint.id != self.endpoint.id:
+            self.judged_at = None  # it stays as it is until it has been asked again
         self.endpoint = endpoint
         self.stats = stats
         stats.in_flight = self.in_flight
+
+    @property
+    def misplaced(self) -> bool:
+        """Whether another process answers there."""
+        return self.verdict is Verdict.WRONG and self.endpoint.identified
+
+    def told_why(self) -> str:
+        """Why it gets no calls although it is connected; "" if it does."""
+        if not self.misplaced:
+            return ""
+        who = "a server without an id" if self.answers is None else f"instance {self.answers}"
+        return f"{who} answers there, not {self.endpoint.id} ({self.endpoint.address})"
+
+    @property
+    def unasked(self) -> bool:
+        """Whether it is not known yet who answers there, where it can be."""
+        return self.verdict is Verdict.UNKNOWN and self.endpoint.identified
 
     def connected(self) -> bool:
         """Whether a call could leave at this moment.  Any thread."""
@@ -90,8 +134,16 @@ class Subchannel(Generic[C]):
 
         A subchannel that has failed counts as failing until it is connected again, however often it
         tries meanwhile: gRPC's rule for ``round_robin``, without which fail-fast calls would wait.
+        A connection counts as being made until it is known who answers, and as failing if it is
+        another process.
         """
         before, now = self.state, state_of(self.probe(True))
+        if now is not grpc.ChannelConnectivity.READY:
+            self.verdict = Verdict.UNKNOWN
+        elif self.unasked:
+            now = grpc.ChannelConnectivity.CONNECTING
+        elif self.misplaced:
+            now = grpc.ChannelConnectivity.TRANSIENT_FAILURE
         failing = before is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if failing and now is not grpc.ChannelConnectivity.READY:
             return False

@@ -22,10 +22,12 @@ from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Picker
 from etcd_grpc.balancer.load import Stats
 from etcd_grpc.balancer.stats_table import StatsTable
+from etcd_grpc.channel.identity_check import IdentityCheck
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
+from etcd_grpc.telemetry import emit, events
 
 __all__ = ["SubchannelSet"]
 
@@ -80,6 +82,7 @@ class SubchannelSet(Generic[C]):
         self._leaving: list[Subchannel[C]] = []
         self._unready: dict[str, Subchannel[C]] = {}
         self._ways = ways
+        self._identity: IdentityCheck[C] = IdentityCheck(loop, connector, self._judged)
         self._rivals: Rivals[C] = Rivals(ways, self._connect_beside, self._close, rng)
         self._poll_s = _POLL_FIRST_S
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -140,10 +143,14 @@ class SubchannelSet(Generic[C]):
         self._publish_soon()
         self._poll_soon()
 
-    def renew(self) -> None:
-        """Our certificates have been replaced: connect everything anew, and lose no call."""
+    def renew(self, *, even_failing: bool = False) -> None:
+        """Connections are made in another way from now on: connect everything anew, and lose no call.
+
+        Args:
+            even_failing: A new connection that fails takes the place of the old one, too.
+        """
         self._ways.renew()
-        self._rivals.renew(self._subchannels)
+        self._rivals.renew(self._subchannels, even_failing=even_failing)
         self._poll_s = _POLL_FIRST_S
         self._poll_soon()
 
@@ -164,6 +171,7 @@ class SubchannelSet(Generic[C]):
         for subchannel in (*self._subchannels.values(), *self._leaving):
             self._close(subchannel)
         self._rivals.close()
+        self._identity.close()
         self._subchannels.clear()
         self._unready.clear()
         self._leaving.clear()
@@ -260,7 +268,10 @@ class SubchannelSet(Generic[C]):
         winner.follow(before.endpoint, before.stats)
         self._subchannels[key] = winner
         self._unready.pop(key, None)
-        self._ways.worked(winner.way)
+        if winner.state is grpc.ChannelConnectivity.READY:
+            self._ways.worked(winner.way)
+        else:
+            self._unready[key] = winner
         self._let_go(before)
 
     def _let_go(self, subchannel: Subchannel[C]) -> None:
@@ -306,6 +317,22 @@ class SubchannelSet(Generic[C]):
         for key, subchannel in self._subchannels.items():
             if key not in self._unready and subchannel.look():
                 self._lost(key, subchannel)
+        self._identity.ask_again(self._subchannels.values())
+
+    def _judged(self, subchannel: Subchannel[C]) -> None:
+        """It is known now who answers at its address, or that it does not say."""
+        key = subchannel.endpoint.key
+        if subchannel.misplaced and self._subchannels.get(key) is subchannel:
+            emit(events.Misplaced(key, subchannel.endpoint.id, subchannel.answers))
+            if key not in self._unready:
+                subchannel.look()
+                self._lost(key, subchannel)
+        self._poll_s = _POLL_FIRST_S
+        self._poll_soon()
+
+    def _ask(self, subchannel: Subchannel[C]) -> None:
+        if subchannel.unasked and subchannel.connected():
+            self._identity.ask(subchannel)
 
     def _poll_soon(self) -> None:
         if self._poll_timer is not None:
@@ -321,6 +348,7 @@ class SubchannelSet(Generic[C]):
         connecting = False
         for key, subchannel in tuple(self._unready.items()):
             changed |= subchannel.look()
+            self._ask(subchannel)
             if subchannel.state is grpc.ChannelConnectivity.READY:
                 del self._unready[key]
                 self._connected(key, subchannel)
@@ -332,6 +360,8 @@ class SubchannelSet(Generic[C]):
         for key, winner in self._rivals.poll(self._subchannels, now):
             self._replace(key, winner)
             changed = True
+        for rival in self._rivals:
+            self._ask(rival)
         connecting |= self._rivals.undecided(now)
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
         self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)
@@ -359,6 +389,8 @@ class SubchannelSet(Generic[C]):
         self._published_at = now
         ready = []
         for key, subchannel in self._subchannels.items():
+            if subchannel.unasked or subchannel.misplaced:
+                continue  # it is looked after
             if subchannel.connected():
                 ready.append(subchannel)
             elif key not in self._unready:  # gone since it was last looked at

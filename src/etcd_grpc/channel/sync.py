@@ -12,6 +12,7 @@ import grpc
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.policies import PolicyArgument
 from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.sync_methods import (
@@ -23,6 +24,7 @@ from etcd_grpc.channel.sync_methods import (
 from etcd_grpc.channel.watchers import StateWatchers
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
+from etcd_grpc.identity import CHECK
 from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
@@ -106,6 +108,13 @@ class _Connector:
         if credentials is None:
             return grpc.insecure_channel(address, options, self._compression)
         return grpc.secure_channel(address, credentials, options, self._compression)
+
+    def ask(self, channel: grpc.Channel, answered: Callable[[Answer], None]) -> None:
+        def done(call: Any) -> None:
+            answered(answer_of(call.code(), call.initial_metadata()))
+
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
+        check.future(b"", timeout=ASK_TIMEOUT_S).add_done_callback(done)
 
     def close(self, channel: grpc.Channel) -> None:
         channel.close()

@@ -32,6 +32,7 @@ __all__ = [
     "KeyLost",
     "LeaseGranted",
     "LeaseLost",
+    "Misplaced",
     "Moved",
     "Reconnected",
     "Registered",
@@ -441,6 +442,24 @@ class CertificateRejected(Event):
 
     def __str__(self) -> str:
         return f"{self.path} was replaced by what cannot be used; the one before stays: {self.why}"
+
+
+# The endpoints of a channel.
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced(Event):
+    """Another process answers at an endpoint's address than the one that registered it: no calls."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.channel"
+    key: str
+    expected: str
+    found: str | None
+
+    def __str__(self) -> str:
+        who = "a server that tells no instance id" if self.found is None else f"instance {self.found}"
+        return f"{self.key} gets no calls: {who} answers there, not instance {self.expected}"
 
 
 # The service config that stands in etcd.
