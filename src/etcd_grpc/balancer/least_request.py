@@ -80,14 +80,17 @@ class _Picker(Generic[T]):
 
     def pick(self, call: Call | None = None) -> T:  # noqa: ARG002
         draw, load = self._draw, self._load
-        best, stats, weight = draw()
-        least = load(stats, weight)
+        best = draw()
+        least = -1.0  # not yet known
         for _ in self._others:
-            candidate, stats, weight = draw()
-            other = load(stats, weight)
-            if other < least:
-                best, least = candidate, other
-        return best
+            other = draw()
+            if other is best:  # drawn again: nothing to compare
+                continue
+            if least < 0.0:
+                least = load(best[1], best[2])
+            if (less := load(other[1], other[2])) < least:
+                best, least = other, less
+        return best[0]
 
     def __len__(self) -> int:
         return self._size

@@ -137,16 +137,25 @@ class AioCall:
         """Bring the next attempt."""
         if delay_s:
             await asyncio.sleep(delay_s)
-        subchannel = self._dispatcher.pick(self._tried, self._metadata)
+        metadata, wait_for_ready = self._wishes()
+        subchannel = self._dispatcher.pick(self._tried, metadata)
         if subchannel is None:
-            waiter = Awaiting(self._deadline, self._wait_for_ready, self._metadata)
+            waiter = Awaiting(self._deadline, wait_for_ready, metadata)
             self._dispatcher.enqueue(waiter)
             subchannel = await waiter.served
         self._subchannel = subchannel
         self._began = time.monotonic()
-        self._inner = self._start(subchannel, left_until(self._deadline), self._previous())
+        self._inner = self._attempt(subchannel, left_until(self._deadline))
         self._moving = None
         self._inner.add_done_callback(self._ended)
+
+    def _wishes(self) -> tuple[Any, bool]:
+        """The call's metadata, and whether it waits for ready."""
+        return self._metadata, self._wait_for_ready
+
+    def _attempt(self, subchannel: AioSubchannel, left: float | None) -> Any:
+        """Start an attempt, with what is left of the deadline in seconds."""
+        return self._start(subchannel, left, self._previous())
 
     def _ended(self, inner: Any) -> None:
         if not self._conclude(inner):

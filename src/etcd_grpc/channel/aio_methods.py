@@ -38,26 +38,38 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
         Raises:
             grpc.aio.UsageError: The channel is closed.
         """
-        dispatcher = self._dispatcher
-        subchannel = dispatcher.pick((), metadata)
+        subchannel = self._dispatcher.pick((), metadata)
         if subchannel is None:
-            if dispatcher.closed:
-                raise grpc.aio.UsageError("Channel is closed.")
-            dispatcher.start(asyncio.get_running_loop())
+            self._search()
         deadline, waits = self._defaults(timeout, wait_for_ready)
         return subchannel, deadline, waits
 
-    def _begin(
+    def _search(self) -> None:
+        """There is no connected endpoint: begin to look for one.
+
+        Raises:
+            grpc.aio.UsageError: The channel is closed.
+        """
+        if self._dispatcher.closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+        self._dispatcher.start(asyncio.get_running_loop())
+
+    def _send(
         self,
         subchannel: AioSubchannel,
-        request: Any,
         timeout: float | None,
+        previous: int,
+        request: Any,
         metadata: Metadata,
         credentials: grpc.CallCredentials | None,
         compression: grpc.Compression | None,
     ) -> Any:
-        """Start one attempt, and count it until it has ended."""
-        call = (self._inner.get(subchannel) or self._bind(subchannel))(
+        """Start one attempt, after ``previous`` others, and count it as in flight."""
+        if previous:
+            metadata = numbered(metadata, previous)
+        inner = self._inner.get(subchannel) or self._bind(subchannel)
+        # By its name: an object that is called has its arguments packed and unpacked first.
+        call = inner.__call__(
             request,
             timeout=timeout,
             metadata=metadata,
@@ -66,6 +78,11 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
         )
         subchannel.stats.picks += 1
         subchannel.in_flight.append(None)
+        return call
+
+    def _begin(self, subchannel: AioSubchannel, *arguments: Any) -> Any:
+        """As ``_send``, and count it out when it has ended."""
+        call = self._send(subchannel, *arguments)
         call.add_done_callback(subchannel.ended)
         return call
 
@@ -96,25 +113,25 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
-        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
-
-        def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
-            headers = numbered(metadata, previous)
-            return self._begin(picked, request, left, headers, credentials, compression)
-
+        dispatcher, config = self._dispatcher, self._config
+        if config.timeout_s is not None:
+            timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        subchannel = dispatcher.pick((), metadata)
         inner = None
-        if subchannel is not None:
-            left = timeout if self._config.timeout_s is None else left_until(deadline)
-            inner = start(subchannel, left, 0)
+        if subchannel is None:
+            self._search()
+        else:
+            inner = self._send(subchannel, timeout, 0, request, metadata, credentials, compression)
         return UnaryUnaryCall(
-            self._dispatcher,
-            start,
+            dispatcher,
+            self._send,
+            config,
             deadline,
-            waits,
-            metadata,
+            wait_for_ready,
+            (request, metadata, credentials, compression),
             subchannel,
             inner,
-            self._config.retry,
         )
 
 
@@ -135,8 +152,7 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
         def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
-            headers = numbered(metadata, previous)
-            return self._begin(picked, request, left, headers, credentials, compression)
+            return self._begin(picked, left, previous, request, metadata, credentials, compression)
 
         inner = None if subchannel is None else start(subchannel, left_until(deadline), 0)
         return UnaryStreamCall(
@@ -160,7 +176,7 @@ class _RequestStreamMultiCallable(_MultiCallable):
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
         def start(picked: AioSubchannel, left: float | None, _previous: int = 0) -> Any:
-            return self._begin_stream(picked, requests, left, metadata, credentials, compression)
+            return self._begin_stream(picked, left, 0, requests, metadata, credentials, compression)
 
         if subchannel is not None:
             return start(subchannel, left_until(deadline))

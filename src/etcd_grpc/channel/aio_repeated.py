@@ -7,12 +7,13 @@ initial metadata (gRFC A6: the call is committed then).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+import time
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 import grpc
 
-from etcd_grpc.balancer.service_config import RetryPolicy
+from etcd_grpc.balancer.service_config import MethodConfig, RetryPolicy
 from etcd_grpc.channel.aio_calls import (
     AioCall,
     AioDispatcher,
@@ -108,11 +109,60 @@ class _RepeatedCall(AioCall):
 
 
 class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
-    """One request, one response."""
+    """One request, one response.
+
+    Nearly all calls are such calls and end with their first attempt, and with them each step counts: so
+    nothing is made here that only others need, and one done callback does all that has to be done.
+
+    Args:
+        dispatcher: Where endpoints come from.
+        send: Starts an attempt, given an endpoint, what is left of the deadline, how many attempts were
+            before, and ``arguments``; it counts it as in flight, and here it is counted out.
+        config: What the service config says of the method.
+        deadline: On time.monotonic's clock.
+        wait_for_ready: As the caller of the RPC asked.
+        arguments: Of the call: its request, its metadata, and what else ``send`` takes.
+        subchannel, inner: The first attempt and where it is made; None: wait for an endpoint.
+    """
 
     _awaited = False
 
+    def __init__(
+        self,
+        dispatcher: AioDispatcher,
+        send: Callable[..., Any],
+        config: MethodConfig,
+        deadline: float | None,
+        wait_for_ready: bool | None,
+        arguments: tuple[Any, ...],
+        subchannel: AioSubchannel | None,
+        inner: Any,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._send = send
+        self._retry = config.retry
+        self._config = config
+        self._deadline = deadline
+        self._asked = wait_for_ready
+        self._arguments = arguments
+        self._subchannel = subchannel
+        self._inner = inner
+        if inner is None:
+            self._move(0.0)
+        else:
+            inner.add_done_callback(self._ended)
+            if dispatcher.observes:
+                self._began = time.monotonic()
+
+    def _wishes(self) -> tuple[Any, bool]:
+        asked = self._asked
+        return self._arguments[1], bool(self._config.wait_for_ready if asked is None else asked)
+
+    def _attempt(self, subchannel: AioSubchannel, left: float | None) -> Any:
+        return self._send(subchannel, left, self._previous(), *self._arguments)
+
     def _ended(self, inner: Any) -> None:
+        self._subchannel.in_flight.pop()  # type: ignore[union-attr]
         # Whoever awaits the call sees how the attempt ended, in a moment, and at no further cost.
         if self._callbacks or not self._awaited:
             super()._ended(inner)
@@ -131,7 +181,11 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
             else:
                 if self._concluded is not inner:
                     self._concluded = inner
-                    self._tell(grpc.StatusCode.OK)
+                    dispatcher = self._dispatcher
+                    if dispatcher.observes and self._subchannel is not None:
+                        dispatcher.succeeded(self._subchannel, self._began)
+                    if dispatcher.throttle is not None:
+                        dispatcher.throttle.succeeded()
                 return response
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
@@ -87,6 +87,18 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
         ).begin()
 
 
+class _Unary(NamedTuple):
+    """What is sent, and sent again: no closure, for which every call would have to make cells."""
+
+    request: Any
+    credentials: grpc.CallCredentials | None
+    compression: grpc.Compression | None
+
+    def attempt(self, inner: Any, left: float | None, metadata: Metadata) -> Any:
+        """Send it by a real channel's multi-callable."""
+        return inner(self.request, left, metadata, self.credentials, None, self.compression)
+
+
 class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
     """One request, one response; may be sent again to another endpoint."""
 
@@ -103,34 +115,31 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
     ) -> Any:
         dispatcher = self._dispatcher
         subchannel = dispatcher.pick((), metadata)
-        if subchannel is None or self._config.timeout_s is not None:
-            return self._persist(
-                lambda inner, *how: inner(request, *how, credentials, None, compression),
-                timeout,
-                wait_for_ready,
-                metadata,
-                subchannel,
-            )
-        # The same as _persist's first attempt, without its bookkeeping.
-        in_flight = subchannel.in_flight
-        started = subchannel.began()
-        try:
-            inner = self._inner.get(subchannel) or self._bind(subchannel)
-            response = inner(request, timeout, metadata, credentials, None, compression)
-        except (grpc.RpcError, ValueError) as error:
-            failure = error
-        else:
-            if dispatcher.throttle is not None:
-                dispatcher.throttle.succeeded()
-            if dispatcher.observes:
-                dispatcher.observe(subchannel, grpc.StatusCode.OK, started)
-            return response
-        finally:
-            in_flight.pop()
-        self._observe(subchannel, failure, started)
+        failure = None
+        if subchannel is not None and self._config.timeout_s is None:
+            # The same as _persist's first attempt, without its bookkeeping.
+            in_flight = subchannel.in_flight
+            started = subchannel.began()
+            try:
+                inner = self._inner.get(subchannel) or self._bind(subchannel)
+                # By its name: an object that is called has its arguments packed and unpacked first.
+                response = inner.__call__(request, timeout, metadata, credentials, None, compression)
+            except (grpc.RpcError, ValueError) as error:
+                failure = error
+            else:
+                if dispatcher.throttle is not None:
+                    dispatcher.throttle.succeeded()
+                if dispatcher.observes:
+                    dispatcher.succeeded(subchannel, started)
+                return response
+            finally:
+                in_flight.pop()
+            self._observe(subchannel, failure, started)
+            if timeout is not None:
+                timeout -= time.monotonic() - started
         return self._persist(
-            lambda inner, *how: inner(request, *how, credentials, None, compression),
-            None if timeout is None else timeout - (time.monotonic() - started),
+            _Unary(request, credentials, compression).attempt,
+            timeout,
             wait_for_ready,
             metadata,
             subchannel,
