@@ -100,13 +100,15 @@ class Children:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        stdout: _Output = subprocess.DEVNULL,
-        stderr: _Output = subprocess.DEVNULL,
+        stdin: _Output | None = subprocess.DEVNULL,
+        stdout: _Output | None = subprocess.DEVNULL,
+        stderr: _Output | None = subprocess.DEVNULL,
+        own_session: bool = True,
     ) -> subprocess.Popen[bytes]:
-        """Start a program in a session of its own, with nothing on its standard input.
+        """Start a program in a session of its own, or else only in a process group of its own.
 
-        ``env`` is the whole environment (default: ours); ``stdout`` and ``stderr`` are as for
-        :class:`subprocess.Popen`, except that the default is nowhere.
+        ``env`` is the whole environment (default: ours); ``stdin``, ``stdout`` and ``stderr`` are as
+        for :class:`subprocess.Popen` (``None``: ours), except that the default is nowhere.
 
         Raises:
             FileNotFoundError: there is no such program.
@@ -126,10 +128,11 @@ class Children:
                 command,
                 env=environment,
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                start_new_session=True,
+                start_new_session=own_session,
+                process_group=None if own_session else 0,
             )
             self._processes.append(process)
             self._tell(f"+{process.pid} {_janitor.start_time(process.pid)}")
