@@ -27,7 +27,7 @@ _WAY_OUT = (
     "pass the address at which clients reach this process as host=... (--host), or set "
     "ETCD_GRPC_ADVERTISE"
 )
-_WHICH_PORT = "pass the port that server.add_insecure_port returned"
+_WHICH_PORT = "pass the port that server.add_insecure_port returned (--port)"
 
 
 class _Told(NamedTuple):

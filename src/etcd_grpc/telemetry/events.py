@@ -34,6 +34,9 @@ __all__ = [
     "LeaseLost",
     "Misplaced",
     "Moved",
+    "ProbeFailed",
+    "ProbeSucceeded",
+    "ProgramEnded",
     "Reconnected",
     "Registered",
     "RegistrationFailed",
@@ -515,6 +518,50 @@ class ServiceConfigForbidden(Event):
             f"reading {self.key!r}, or set the channel option grpc.service_config_disable_resolution: "
             f"{self.why}"
         )
+
+
+# A program beside which a sidecar runs.
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSucceeded(Event):
+    """A program is well, for the first time or again: it is registered."""
+
+    logger = "etcd_grpc.sidecar"
+    service: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"the program of {self.service} at {self.address} is well"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed(Event):
+    """A program is no longer well: it is withdrawn until it is."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.sidecar"
+    service: str
+    address: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the program of {self.service} at {self.address} is withdrawn, being unwell: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramEnded(Event):
+    """A program has ended by itself; ``unready``: why it was never well, if it was not."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.sidecar"
+    program: str
+    status: int
+    unready: str = ""
+
+    def __str__(self) -> str:
+        before = f" before it was ready ({self.unready})" if self.unready else ""
+        return f"{self.program} has ended with status {self.status}{before}"
 
 
 # Listeners.
