@@ -100,6 +100,11 @@ class PolicyConfig:
         """Whether it takes endpoints out that fail."""
         return any(layer.name == "outlier_detection" for layer in self.layers())
 
+    @property
+    def wants_reports(self) -> bool:
+        """Whether it goes by what servers report of their load."""
+        return any(layer.name == "weighted_round_robin" for layer in self.layers())
+
     def layers(self) -> tuple[PolicyConfig, ...]:
         """From the outermost to the innermost."""
         return (self, *(self.child.layers() if self.child else ()))

@@ -11,6 +11,7 @@ import grpc
 
 from etcd_grpc.channel.aio_calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
 from etcd_grpc.channel.aio_repeated import UnaryStreamCall, UnaryUnaryCall
+from etcd_grpc.channel.aio_reports import reporting
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.retry import numbered
@@ -29,6 +30,7 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
     """How an asyncio call finds its endpoint."""
 
     __slots__ = ()
+    _reporting = staticmethod(reporting)
 
     def _prepare(
         self, timeout: float | None, wait_for_ready: bool | None, metadata: Metadata

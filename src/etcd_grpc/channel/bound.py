@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import grpc
 
@@ -39,6 +39,9 @@ class BoundMethod(Generic[C]):
         "_shape",
     )
 
+    # Wraps a real multi-callable so that the load reports in its answers are read.
+    _reporting: ClassVar[staticmethod[[str, Any, Any], Any]]
+
     def __init__(self, channel: object, dispatcher: Dispatcher[C], shape: str, *arguments: Any) -> None:
         self._channel = channel
         self._dispatcher = dispatcher
@@ -50,6 +53,8 @@ class BoundMethod(Generic[C]):
     def configure(self, config: ServiceConfig) -> None:
         """The service config is now this one.  Each call reads ``_config`` once, when it begins."""
         self._config = config.method(self._arguments[0])
+        if self._inner:
+            self._inner = {}  # the policy may be another, and want reports or not
 
     def _bind(self, subchannel: Subchannel[C]) -> Any:
         """The real multi-callable of ``subchannel``.  Any thread."""
@@ -59,6 +64,8 @@ class BoundMethod(Generic[C]):
                 if known.closed:
                     self._inner.pop(known, None)
             inner = getattr(subchannel.channel, self._shape)(*self._arguments)
+            if self._dispatcher.wants_reports:
+                inner = self._reporting(self._shape, inner, subchannel)
             self._inner[subchannel] = inner
         return inner
 

@@ -116,6 +116,7 @@ class Dispatcher(Generic[C]):
             self.throttle = Throttle(throttling) if throttling is not None else None
         self.effective = effective
         self.observes = effective.policy.wants_outcomes
+        self.wants_reports = effective.policy.wants_reports
         # True before the first picker that needs it, which is published later.
         self._wants_call = effective.policy.wants_call
         with self._methods_lock:

@@ -12,6 +12,7 @@ from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.retry import numbered
 from etcd_grpc.channel.sync_calls import PendingCall, SyncSubchannel, track, wait_for_endpoint
+from etcd_grpc.channel.sync_reports import reporting
 from etcd_grpc.channel.sync_streams import ResponseStream
 
 __all__ = [
@@ -29,6 +30,7 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
     """How a synchronous call finds its endpoint."""
 
     __slots__ = ()
+    _reporting = staticmethod(reporting)
 
     def _ready(self, metadata: Metadata) -> SyncSubchannel | None:
         """A connected endpoint if there is one; else the search is on.
