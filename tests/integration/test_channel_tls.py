@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +22,7 @@ from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
 
 import etcd_grpc
+from etcd_grpc.telemetry import events
 from etcd_grpc.tls import ChannelTls
 
 Make = Callable[..., EchoServer]
@@ -45,7 +50,7 @@ def serve(mounted: Callable[..., Folder], announce: Callable[[str], str]) -> Ite
     """A registered echo server with a certificate for these names."""
     with contextlib.ExitStack() as stack:
 
-        def start(*names: str, mutual: bool = False, **arguments: trustme.CA) -> EchoServer:
+        def start(*names: str, mutual: bool = False, **arguments: Any) -> EchoServer:
             folder = mounted(f"server-{time.monotonic_ns()}", *names, **arguments)
             server = stack.enter_context(EchoServer(tls=folder.path, mutual=mutual))
             announce(server.address)
@@ -115,16 +120,76 @@ def test_an_option_of_the_applications_wins(serve, service, trusted, etcd, optio
         assert answering(channel) == {right.address}
 
 
-@pytest.mark.parametrize("case", ["another name", "another authority"])
-def test_other_certificates_are_never_taken(serve, service, trusted, etcd, case):
-    if case == "another name":
-        serve("10.9.9.9", "another.Service")
-    else:
-        serve(service, "127.0.0.1", signer=trustme.CA())
-    with etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+@contextlib.contextmanager
+def careless(leaf: trustme.LeafCert) -> Iterator[str]:
+    """A server of gRPC's own, which does not look at its certificate."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("expired", "expired: notAfter is 2020-01-01 00:00 UTC"),
+        ("another name", "is not for test.* or 127.0.0.1; it is for 10.9.9.9, another.service"),
+        (
+            "another authority",
+            "was signed by .*O=theirs.*, an authority that .*trusted.* does not have",
+        ),
+        ("no certificate of ours", "it wants a client's certificate"),
+        ("no TLS", "does not speak TLS"),
+    ],
+)
+@pytest.mark.parametrize("wait_for_ready", [False, True])
+def test_what_is_refused_is_told_with_its_reason(
+    serve, service, trusted, etcd, announce, authority, case, said, wait_for_ready
+):
+    with contextlib.ExitStack() as stack:
+        match case:
+            case "expired":
+                announce(
+                    stack.enter_context(careless(authority.issue_cert(service, not_after=LONG_AGO)))
+                )
+            case "another name":
+                serve("10.9.9.9", "another.service")
+            case "another authority":
+                serve(service, "127.0.0.1", signer=trustme.CA(organization_name="theirs"))
+            case "no certificate of ours":
+                serve(service, mutual=True)
+            case "no TLS":
+                announce(stack.enter_context(EchoServer()).address)
+        channel = stack.enter_context(
+            etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd)
+        )
+        call = channel.unary_unary("/echo/UnaryUnary")
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            call(b"x", timeout=4 if wait_for_ready else 30, wait_for_ready=wait_for_ready)
+    code = grpc.StatusCode.DEADLINE_EXCEEDED if wait_for_ready else grpc.StatusCode.UNAVAILABLE
+    assert caught.value.code() is code
+    assert re.search(said, caught.value.details()), caught.value.details()
+
+
+def test_one_instance_among_others_that_is_refused_is_told_to_listeners(serve, service, trusted, etcd):
+    seen: list[etcd_grpc.Event] = []
+    good, bad = serve(service), serve("another.service")
+    with (
+        etcd_grpc.listen(seen.append),
+        etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel,
+    ):
+        assert answering(channel) == {good.address}
+        refused = wait_until(
+            lambda: [e for e in seen if isinstance(e, events.InstanceRefused)], "an event"
+        )
+        assert answering(channel) == {good.address}
+    assert refused[0].address == bad.address
+    assert "another.service" in str(refused[0])
 
 
 def test_a_spiffe_id_is_no_name_for_a_client(service, announce, trusted, etcd, tmp_path):

@@ -28,6 +28,7 @@ from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.connectivity import READY
+from etcd_grpc.channel.diagnosis import Diagnosis
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
@@ -198,6 +199,7 @@ class Dispatcher(Generic[C]):
                 ),
                 Subscription(home, self._endpoints_changed),
                 ConfigSubscription(home, self._config_found) if shared else None,
+                Diagnosis(self.spec.target.service, self._security.look, home, self._set_changed),
             )
             self.state = grpc.ChannelConnectivity.CONNECTING
         control.session.loop.call_soon_threadsafe(self._subscribe)
@@ -255,6 +257,7 @@ class Dispatcher(Generic[C]):
             found.left_out,
             str(self.effective.policy),
             refused=found.picker is None,
+            diagnosis=running.diagnosis.why,
         )
         return f"{why}; {resolver.status()}"
 
@@ -286,6 +289,7 @@ class Dispatcher(Generic[C]):
             running.config.close()
         running.subchannels.close()
         self._security.close()
+        running.diagnosis.close()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
@@ -435,6 +439,8 @@ class Dispatcher(Generic[C]):
         if running is None or self.closed:
             return
         self._picker = running.subchannels.picker
+        if self._security.tls:
+            running.diagnosis.notice(running.subchannels.failing())
         if self.state is not running.subchannels.state:
             self.state = running.subchannels.state
             self._on_state(self.state)
@@ -475,7 +481,9 @@ class Dispatcher(Generic[C]):
         failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if subchannel is not None:
             waiter.go(subchannel)
-        elif running.resolved and failing and not waiter.wait_for_ready:
+        elif (
+            running.resolved and failing and not waiter.wait_for_ready and not running.diagnosis.pending
+        ):
             waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
         else:
             self._waiting.append(waiter)
@@ -508,6 +516,7 @@ class _Running(Generic[C]):
     __slots__ = (
         "config",
         "configured",
+        "diagnosis",
         "held",
         "loop",
         "plane",
@@ -524,10 +533,12 @@ class _Running(Generic[C]):
         subchannels: SubchannelSet[C],
         subscription: Subscription,
         config: ConfigSubscription | None,
+        diagnosis: Diagnosis,
     ) -> None:
         self.config = config
         self.configured = False  # what etcd has of it is known, or was waited for long enough
         self.held: list[Change] | None = None  # changes that wait for it
+        self.diagnosis = diagnosis
         self.plane = control
         self.loop = loop
         self.subchannels = subchannels

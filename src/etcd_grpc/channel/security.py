@@ -14,11 +14,15 @@ import msgspec
 from etcd_grpc.channel.spec import ChannelSpec, Options
 from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.tls.channel import ChannelTls
+from etcd_grpc.tls.look import Ours, why_refused
 from etcd_grpc.tls.material import Material
 from etcd_grpc.tls.names import BY_ADDRESS, names_to_check
 from etcd_grpc.tls.watcher import Watched, watch
 
 __all__ = ["Security"]
+
+
+_LOOK_S = 1.0
 
 
 class Security:
@@ -33,13 +37,18 @@ class Security:
         self.health_service = spec.effective().service_config.health_service
         self.credentials = None if isinstance(spec.credentials, ChannelTls) else spec.credentials
 
+        self._names = self._names_to_check()
+
     def ways(self) -> Ways:
         """How the endpoints can be connected, as nothing is known yet."""
+        return Ways(self._names)
+
+    def _names_to_check(self) -> tuple[str, ...]:
         if self._spec.credentials is None:
-            return Ways()
+            return (BY_ADDRESS,)
         server_name = None if self._tls is None else self._tls.server_name
         options = {name for name, _ in self._spec.options}
-        return Ways(names_to_check(self._spec.target.service, server_name, options))
+        return names_to_check(self._spec.target.service, server_name, options)
 
     def options(self, way: Way) -> Options:
         """The options of a channel that is connected in this way."""
@@ -47,6 +56,16 @@ class Security:
         if way.name == BY_ADDRESS:
             return options
         return (("grpc.default_authority", way.name), *options)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connections are TLS's, for all that can be told of gRPC's own credentials."""
+        return self._tls is not None or _is_tls(self.credentials)
+
+    def look(self, address: str) -> str:
+        """Why there is no connection to ``address``; "" if that cannot be told.  Blocks."""
+        files = None if self._tls is None else self._tls.files()
+        return why_refused(address, Ours(files, self._names), _LOOK_S)
 
     def open(self, on_change: Callable[[], None]) -> None:
         """Load the files and follow them.
@@ -76,6 +95,13 @@ class Security:
     def _replaced(self, material: Material) -> None:
         self.credentials = _credentials(material)
         self._on_change()
+
+
+def _is_tls(credentials: grpc.ChannelCredentials | None) -> bool:
+    """Whether they are gRPC's for TLS, perhaps with credentials for each call."""
+    inner = getattr(credentials, "_credentials", None)
+    inner = getattr(inner, "_channel_credentials", inner)
+    return type(inner).__name__ == "SSLChannelCredentials"
 
 
 def _credentials(material: Material) -> grpc.ChannelCredentials:

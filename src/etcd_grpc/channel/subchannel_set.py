@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import grpc
@@ -113,6 +113,12 @@ class SubchannelSet(Generic[C]):
         """How many endpoints would take calls, and get none by the policy."""
         takes = sum(_takes_calls(endpoint) for endpoint in list(self._known.values()))
         return max(0, takes - len(self._subchannels))
+
+    def failing(self) -> Iterator[str]:
+        """The addresses to which there is no connection, although it was tried.  On the loop."""
+        for subchannel in self._subchannels.values():
+            if subchannel.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                yield subchannel.endpoint.address
 
     # On the loop.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -15,7 +15,13 @@ _SHOWN = 5
 
 
 def why_none(
-    service: str, subchannels: Sequence[Subchannel[Any]], left_out: int, policy: str, *, refused: bool
+    service: str,
+    subchannels: Sequence[Subchannel[Any]],
+    left_out: int,
+    policy: str,
+    *,
+    refused: bool,
+    diagnosis: Callable[[Iterable[str]], str],
 ) -> str:
     """Of a service whose endpoints are known.
 
@@ -25,6 +31,7 @@ def why_none(
         left_out: How many endpoints it leaves out.
         policy: Which it is.
         refused: It allows none of those that are connected.
+        diagnosis: Says what is known of one of these addresses, which cannot be connected.
     """
     if not subchannels and left_out:
         return f"the policy ({policy}) leaves out all {left_out} instances of service {service}"
@@ -42,4 +49,5 @@ def why_none(
     verb = "is not connected" if count == 1 else "is connected"
     shown = ", ".join(s.endpoint.address for s in subchannels[:_SHOWN])
     more = ", ..." if count > _SHOWN else ""
-    return f"{which} of service {service} {verb} ({shown}{more})"
+    found = diagnosis(s.endpoint.address for s in subchannels)
+    return f"{which} of service {service} {verb} ({found or shown + more})"

@@ -29,6 +29,7 @@ __all__ = [
     "Fresh",
     "HoldEnded",
     "HoldStarted",
+    "InstanceRefused",
     "KeyLost",
     "LeaseGranted",
     "LeaseLost",
@@ -415,7 +416,21 @@ class SnapshotFailed(Event):
         return f"the saved view of {self.service} is of no use ({self.path}): {self.why}"
 
 
-# Certificates on disk.
+# TLS.
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRefused(Event):
+    """There is no TLS connection to an instance; told again when the reason has changed."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.tls"
+    service: str
+    address: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"an instance of {self.service} cannot be connected: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
