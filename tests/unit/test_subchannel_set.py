@@ -17,11 +17,12 @@ import grpc
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.policies import parse_policy
 from etcd_grpc.balancer.stats_table import StatsTable
+from etcd_grpc.channel.backlog import SLICE_S
 from etcd_grpc.channel.connectivity import READY
 from etcd_grpc.channel.identity_check import Answer
 from etcd_grpc.channel.subchannel_set import SubchannelSet
 from etcd_grpc.channel.ways import Way, Ways
-from etcd_grpc.model import Endpoint, Put
+from etcd_grpc.model import Endpoint, Put, Remove
 
 IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
 CONNECTING: int = grpc.ChannelConnectivity.CONNECTING.value[0]
@@ -90,6 +91,35 @@ async def test_an_endpoint_lost_between_the_poll_and_the_picker_is_looked_after(
         connector.connection.script = [READY, IDLE]  # what the poll sees, and then the picker
         connector.connection.state = READY
         await until_picker(found, True)
+    finally:
+        found.close()
+
+
+class SlowConnector(Connector):
+    """Each channel takes longer to make than a slice of the loop's time."""
+
+    def connect(self, address: str, way: Way) -> grpc.Channel:
+        time.sleep(2 * SLICE_S)
+        connection = Connection()
+        connection.state = READY
+        return cast("grpc.Channel", connection)
+
+
+async def test_a_large_set_is_connected_in_slices_and_calls_need_not_wait_for_the_last() -> None:
+    found = subchannels(SlowConnector())
+    try:
+        found.update([Put(Endpoint(f"s/{n}", "127.0.0.1:1")) for n in range(20)])
+        assert len(found.subchannels) == 1
+        assert found.left_out == 0
+        async with asyncio.timeout(10):
+            while found.picker is None:
+                await asyncio.sleep(0)
+            early = len(found.subchannels)
+            found.update([Remove("s/19")])
+            while len(found.subchannels) < 19:
+                await asyncio.sleep(0)
+        assert early < 19
+        assert "s/19" not in found.subchannels
     finally:
         found.close()
 

@@ -22,6 +22,7 @@ from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Picker
 from etcd_grpc.balancer.load import Stats
 from etcd_grpc.balancer.stats_table import StatsTable
+from etcd_grpc.channel.backlog import Backlog
 from etcd_grpc.channel.identity_check import IdentityCheck
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
@@ -79,6 +80,7 @@ class SubchannelSet(Generic[C]):
         self._stats = stats
         self._on_change = on_change
         self._subchannels: dict[str, Subchannel[C]] = {}
+        self._backlog = Backlog(loop, self._connect, self._poll_if_idle)
         self._leaving: list[Subchannel[C]] = []
         self._unready: dict[str, Subchannel[C]] = {}
         self._ways = ways
@@ -112,7 +114,7 @@ class SubchannelSet(Generic[C]):
     def left_out(self) -> int:
         """How many endpoints would take calls, and get none by the policy."""
         takes = sum(_takes_calls(endpoint) for endpoint in list(self._known.values()))
-        return max(0, takes - len(self._subchannels))
+        return max(0, takes - len(self._subchannels) - len(self._backlog))
 
     def failing(self) -> Iterator[str]:
         """The addresses to which there is no connection, although it was tried.  On the loop."""
@@ -144,6 +146,7 @@ class SubchannelSet(Generic[C]):
                 self._put(change.endpoint)
             else:
                 self._remove(change.key)
+        self._backlog.work()
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(_SWEEP_S, self._sweep)
         self._publish_soon()
@@ -172,6 +175,7 @@ class SubchannelSet(Generic[C]):
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+        self._backlog.close()
         self.picker = None
         self.state = grpc.ChannelConnectivity.SHUTDOWN
         for subchannel in (*self._subchannels.values(), *self._leaving):
@@ -200,12 +204,12 @@ class SubchannelSet(Generic[C]):
 
     def _selected(self, changes: Sequence[Change]) -> list[Change]:
         """What ``changes`` mean for a policy that leaves endpoints out: others may take their place."""
-        before = self._subchannels
+        before = (*self._subchannels, *self._backlog)
         takes = [endpoint for endpoint in self._known.values() if _takes_calls(endpoint)]
         chosen = {endpoint.key: endpoint for endpoint in self._balancer.select(takes)}
         removed: list[Change] = [Remove(key) for key in before if key not in chosen]
-        changed = {change.key for change in changes}
-        put = [Put(e) for key, e in chosen.items() if key not in before or key in changed]
+        changed = {change.key for change in changes}.union(chosen.keys() - set(before))
+        put = [Put(e) for key, e in chosen.items() if key in changed]
         return removed + put
 
     def _tick_when_due(self) -> None:
@@ -245,15 +249,19 @@ class SubchannelSet(Generic[C]):
             # Another address; or it was written again, so a new process may be listening there: do not
             # wait for the end of gRPC's reconnect backoff.
             self._remove(endpoint.key)
+        self._backlog.put(endpoint)
+        self._poll_s = _POLL_FIRST_S
+
+    def _connect(self, endpoint: Endpoint) -> None:
         way = self._ways.first()
         channel = self._connector.connect(endpoint.address, way)
         subchannel = Subchannel(endpoint, channel, self._stats.enter(endpoint), way)
         self._subchannels[endpoint.key] = subchannel
         self._unready[endpoint.key] = subchannel
-        self._poll_s = _POLL_FIRST_S
         subchannel.look()
 
     def _remove(self, key: str) -> None:
+        self._backlog.drop(key)
         subchannel = self._subchannels.pop(key, None)
         if subchannel is not None:
             self._stats.leave(key)
@@ -340,6 +348,10 @@ class SubchannelSet(Generic[C]):
         if subchannel.unasked and subchannel.connected():
             self._identity.ask(subchannel)
 
+    def _poll_if_idle(self) -> None:
+        if self._poll_timer is None:
+            self._poll_soon()
+
     def _poll_soon(self) -> None:
         if self._poll_timer is not None:
             self._poll_timer.cancel()
@@ -414,7 +426,7 @@ class SubchannelSet(Generic[C]):
         """gRPC's rule for ``round_robin``: the best that any subchannel has."""
         if ready:
             return grpc.ChannelConnectivity.READY
-        if self._rivals.undecided(self._loop.time()) or any(
+        if self._connecting() or any(
             s.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
             for s in self._subchannels.values()
         ):
@@ -423,7 +435,7 @@ class SubchannelSet(Generic[C]):
 
     def _connecting(self) -> bool:
         """Whether an endpoint has not yet shown if it can be reached."""
-        if self._rivals.undecided(self._loop.time()):
+        if self._backlog or self._rivals.undecided(self._loop.time()):
             return True
         return any(s.state in _UNDECIDED for s in self._unready.values())
 
