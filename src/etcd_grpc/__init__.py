@@ -29,6 +29,7 @@ from etcd_grpc.errors import (
 )
 from etcd_grpc.model import Endpoint, Instance, Snapshot, Status
 from etcd_grpc.registration import Registration, register
+from etcd_grpc.server.sync import Lifecycle, serve
 from etcd_grpc.telemetry import Event, Listener, listen
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "EtcdUnavailableError",
     "Event",
     "Instance",
+    "Lifecycle",
     "Listener",
     "MissingExtraError",
     "Registration",
@@ -55,4 +57,5 @@ __all__ = [
     "listen",
     "register",
     "secure_channel",
+    "serve",
 ]

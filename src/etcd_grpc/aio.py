@@ -8,8 +8,17 @@ from typing import Any
 from etcd_grpc.channel.aio import Channel, insecure_channel, secure_channel
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.registration import DEFAULT_TTL_S, AsyncRegistration, plan
+from etcd_grpc.server.aio import Lifecycle, serve
 
-__all__ = ["AsyncRegistration", "Channel", "insecure_channel", "register", "secure_channel"]
+__all__ = [
+    "AsyncRegistration",
+    "Channel",
+    "Lifecycle",
+    "insecure_channel",
+    "register",
+    "secure_channel",
+    "serve",
+]
 
 
 def register(

@@ -28,9 +28,13 @@ _NUMBERS = re.compile(
 
 
 class Status(enum.StrEnum):
-    """What an instance says of itself.  ``DRAINING`` means: send nothing new, I am about to leave."""
+    """What an instance says of itself; only one that is ``SERVING`` gets calls.
+
+    ``NOT_SERVING``: not at the moment.  ``DRAINING``: never again, I am about to leave.
+    """
 
     SERVING = "serving"
+    NOT_SERVING = "not_serving"
     DRAINING = "draining"
 
 

@@ -106,6 +106,36 @@ class Registrar:
         self._changed.tell()
         await self._until_placed(intent, timeout_s)
 
+    async def mark(self, intent: Intent, status: Status, timeout_s: float) -> bool:
+        """Let ``intent`` say ``status``; return whether that stands in etcd within ``timeout_s``.
+
+        An intent that has not been in etcd yet will say it when it comes there.
+        """
+        marked = dataclasses.replace(intent.instance, status=status)
+        if not intent.stood or intent.yielded:
+            intent.want(marked, self._codec.encode(marked)[1])
+            return False
+        try:
+            await self.change(intent, marked, timeout_s)
+        except EtcdError as error:
+            _log.warning("cannot mark %s as %s: %s", intent.instance.address, status, error)
+            return False
+        return True
+
+    async def remove(self, intent: Intent, timeout_s: float) -> None:
+        """Delete the key, in one attempt; want it no longer, whatever comes of that.
+
+        If etcd does not answer within ``timeout_s``, the key goes with its lease.
+        """
+        intent.leaving = True
+        why = "" if intent.yielded else "interrupted"
+        try:
+            if not intent.yielded:
+                why = await self._delete_quietly(intent, timeout_s)
+        finally:
+            await self._forget(intent, revoke=not why)
+        emit(events.Withdrawn(intent.instance.service, intent.instance.address, why))
+
     async def withdraw(self, intent: Intent, *, settle_s: float, timeout_s: float) -> None:
         """Mark as draining, let clients move away for ``settle_s``, then delete.
 
@@ -113,22 +143,11 @@ class Registrar:
         at most ``timeout_s``; the key then goes with its lease.
         """
         deadline = self._session.loop.time() + timeout_s
-        why = ""
         drained = intent.instance.status is Status.DRAINING
-        if intent.stood and not intent.yielded and not drained:
-            draining = dataclasses.replace(intent.instance, status=Status.DRAINING)
-            try:
-                await self.change(intent, draining, timeout_s)
-            except EtcdError as error:
-                _log.warning("cannot mark %s as draining: %s", intent.instance.address, error)
-            else:
-                await asyncio.sleep(settle_s)
-        if not intent.yielded:
-            intent.leaving = True
-            left = deadline + (0 if drained else settle_s) - self._session.loop.time()
-            why = await self._delete_quietly(intent, max(0.1, left))
-        await self._forget(intent)
-        emit(events.Withdrawn(intent.instance.service, intent.instance.address, why))
+        if not drained and await self.mark(intent, Status.DRAINING, timeout_s):
+            deadline += settle_s
+            await asyncio.sleep(settle_s)
+        await self.remove(intent, max(0.1, deadline - self._session.loop.time()))
 
     async def close(self) -> None:
         """Stop keeping the lease."""
@@ -144,7 +163,7 @@ class Registrar:
 
     # What is wanted.
 
-    async def _forget(self, intent: Intent) -> None:
+    async def _forget(self, intent: Intent, *, revoke: bool = True) -> None:
         """Want it no longer; a lease that holds nothing is revoked, which also undoes half a put."""
         intent.leaving = True
         if intent.watch is not None:
@@ -154,7 +173,7 @@ class Registrar:
             del self._intents[intent.key]
         if not self._intents:
             await self.close()
-            if self._lease.held:
+            if self._lease.held and revoke:
                 await self._revoke()
 
     async def _until_placed(self, intent: Intent, timeout_s: float) -> None:

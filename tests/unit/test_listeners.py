@@ -125,6 +125,7 @@ def test_every_event_is_one_line_and_names_what_it_is_about(kind: type[Event]) -
         "float": 1.5,
         "bool": True,
         "tuple[Change, ...]": (),
+        "tuple[str, ...]": ("some.Service",),
     }
     fields = {
         name: values[parameter.annotation]

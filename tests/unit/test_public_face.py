@@ -27,6 +27,7 @@ NAMES = [
     "EtcdUnavailableError",
     "Event",
     "Instance",
+    "Lifecycle",
     "Listener",
     "MissingExtraError",
     "Registration",
@@ -39,8 +40,17 @@ NAMES = [
     "listen",
     "register",
     "secure_channel",
+    "serve",
 ]
-AIO_NAMES = ["AsyncRegistration", "Channel", "insecure_channel", "register", "secure_channel"]
+AIO_NAMES = [
+    "AsyncRegistration",
+    "Channel",
+    "Lifecycle",
+    "insecure_channel",
+    "register",
+    "secure_channel",
+    "serve",
+]
 GENERATED = "etcd_grpc.etcd.rpc_pb2"
 
 
@@ -135,12 +145,12 @@ def parameters(function: Any) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-@pytest.mark.parametrize("name", ["insecure_channel", "secure_channel", "register"])
+@pytest.mark.parametrize("name", ["insecure_channel", "secure_channel", "register", "serve"])
 def test_aio_functions_take_what_the_synchronous_ones_take(name: str) -> None:
     ours = parameters(getattr(etcd_grpc, name))
     twins = parameters(getattr(etcd_grpc.aio, name))
-    added = twins.pop("interceptors", None)
-    assert (added is not None) == name.endswith("_channel")
+    if name.endswith("_channel"):
+        assert twins.pop("interceptors")
     assert list(ours) == list(twins)
     for parameter in ours:
         assert ours[parameter].default == twins[parameter].default

@@ -1,1 +1,1 @@
-"""Serving: what a process does that answers calls."""
+"""Servers: they join, say how they are and how busy, and leave without losing a call."""

@@ -23,6 +23,7 @@ __all__ = [
     "Compacted",
     "Connected",
     "Disconnected",
+    "DrainStarted",
     "Dropped",
     "EntryRejected",
     "Event",
@@ -33,6 +34,8 @@ __all__ = [
     "KeyLost",
     "LeaseGranted",
     "LeaseLost",
+    "LoopLagging",
+    "LoopRecovered",
     "Misplaced",
     "Moved",
     "ProbeFailed",
@@ -47,6 +50,8 @@ __all__ = [
     "ServiceConfigChanged",
     "ServiceConfigForbidden",
     "ServiceConfigRejected",
+    "ServingEnded",
+    "ServingStarted",
     "SnapshotFailed",
     "SnapshotLoaded",
     "Stale",
@@ -266,6 +271,82 @@ class Withdrawn(Event):
 
     def __str__(self) -> str:
         return f"{self.service} at {self.address} is withdrawn{f': {self.why}' if self.why else ''}"
+
+
+# The life of a server.
+
+
+@dataclass(frozen=True, slots=True)
+class ServingStarted(Event):
+    """A server takes calls, and clients can find it."""
+
+    logger = "etcd_grpc.server"
+    services: tuple[str, ...]
+    address: str
+    instance: str
+
+    def __str__(self) -> str:
+        return f"serving {', '.join(self.services)} at {self.address} (instance {self.instance})"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted(Event):
+    """A server leaves: clients are told, what is in flight is finished, at most for ``grace_s``."""
+
+    logger = "etcd_grpc.server"
+    services: tuple[str, ...]
+    address: str
+    in_flight: int
+    grace_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"draining {', '.join(self.services)} at {self.address}: {self.in_flight} calls in flight, "
+            f"at most {self.grace_s:g} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServingEnded(Event):
+    """A server has stopped, ``after_s`` seconds after it began to leave; it ``cut`` so many calls."""
+
+    logger = "etcd_grpc.server"
+    services: tuple[str, ...]
+    address: str
+    after_s: float
+    cut: int
+
+    def __str__(self) -> str:
+        cut = f"; {self.cut} calls were cut off" if self.cut else ""
+        return f"stopped {', '.join(self.services)} at {self.address} after {self.after_s:.1f} s{cut}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLagging(Event):
+    """A server's event loop is blocked or overloaded: it takes no calls until it has recovered."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.server"
+    address: str
+    lag_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"the event loop of {self.address} lags by {self.lag_s:.1f} s: not serving until it has "
+            "recovered. What blocks it belongs on a thread (asyncio.to_thread), or is too much load"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRecovered(Event):
+    """The event loop keeps up again."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.server"
+    address: str
+
+    def __str__(self) -> str:
+        return f"the event loop of {self.address} has recovered: serving again"
 
 
 # Discovery.
