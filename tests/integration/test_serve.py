@@ -96,7 +96,7 @@ def test_draining_is_told_to_who_watches_and_does_not_wait_for_him(serving, aio)
 def test_what_is_in_flight_is_finished_and_nothing_else_waited_for(etcd, service, raw, serving, aio):
     server = serving(aio=aio, settle_s=0.1, grace_s=60)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
-        sleeping = channel.unary_unary("/echo/Sleep").future(b"2", timeout=50)
+        sleeping = channel.unary_unary("/echo/Sleep").future(b"4", timeout=50)
         streaming = channel.unary_stream("/echo/Stream")(b"1", timeout=50)
         next(streaming)
         server.terminate()

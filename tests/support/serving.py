@@ -75,6 +75,7 @@ class ServeServer:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        print(f"{self.address or 'a server'} wrote:\n{self.log()}")  # pytest shows it after a failure
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._log.close()

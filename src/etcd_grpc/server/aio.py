@@ -15,7 +15,6 @@ from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Instance
 from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_services, server_options
 from etcd_grpc.server.core import LifeCore
-from etcd_grpc.server.handlers import HandlerThreads
 from etcd_grpc.server.health import AsyncHealthServicer, add_health
 from etcd_grpc.server.heartbeat import Heartbeat
 from etcd_grpc.server.inflight import AsyncInFlightInterceptor, InFlight
@@ -28,7 +27,10 @@ from etcd_grpc.server.options import (
     described_by,
     serve_options,
 )
+from etcd_grpc.server.orca import AsyncLoadInterceptor, process_reporter
 from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.threads import HandlerThreads
+from etcd_grpc.server.tls import ServerTls
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Lifecycle", "run", "serve"]
@@ -279,7 +281,7 @@ async def run(
     handlers = HandlerThreads(options.max_workers)
     server = grpc.aio.server(
         handlers.pool,
-        interceptors=[AsyncInFlightInterceptor(in_flight), *options.interceptors],
+        interceptors=_interceptors(options, in_flight),
         options=server_options(options),
         maximum_concurrent_rpcs=options.maximum_concurrent_rpcs,
         compression=options.compression,
@@ -288,6 +290,8 @@ async def run(
         life = await _built(server, add_servicers, options, in_flight)
         with StopSignals(life._core.post) as signals:
             async with life:
+                if options.load_reports:
+                    process_reporter().lag = lambda: life.lag_s
                 if on_ready is not None:
                     on_ready(life)
                 await life.wait()
@@ -296,6 +300,16 @@ async def run(
         handlers.close()
     if not handlers.ended():
         signals.pass_on()
+
+
+def _interceptors(options: ServeOptions, in_flight: InFlight) -> list[grpc.aio.ServerInterceptor]:
+    """Ours come first, so that they see the time that the others take."""
+    ours: list[grpc.aio.ServerInterceptor] = [AsyncInFlightInterceptor(in_flight)]
+    if options.load_reports:
+        ours.append(AsyncLoadInterceptor())
+    if isinstance(options.credentials, ServerTls):
+        ours += options.credentials.aio_interceptors()
+    return [*ours, *options.interceptors]
 
 
 async def _built(

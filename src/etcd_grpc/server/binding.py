@@ -15,6 +15,7 @@ import grpc
 
 from etcd_grpc.errors import ConfigurationError, MissingExtraError
 from etcd_grpc.server.options import ServeOptions, bracketed
+from etcd_grpc.server.tls import ServerTls
 
 __all__ = ["HEALTH", "add_diagnostics", "bind", "note_services", "server_options"]
 
@@ -55,10 +56,13 @@ def bind(server: Any, options: ServeOptions) -> int:
     """
     where = f"{bracketed(options.host)}:{options.port}"
     try:
-        if options.credentials is None:
+        credentials = options.credentials
+        if credentials is None:
             port = server.add_insecure_port(where)
+        elif isinstance(credentials, ServerTls):
+            port = server.add_secure_port(where, credentials.credentials())
         else:
-            port = server.add_secure_port(where, options.credentials)
+            port = server.add_secure_port(where, credentials)
     except RuntimeError as error:
         why = _why_not(options.host.strip("[]"), options.port) or str(error)
         raise ConfigurationError(f"cannot listen on {where}: {why}") from None

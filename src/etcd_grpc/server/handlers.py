@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 
 import grpc
 
-__all__ = ["Handler", "Kind", "behavior_of", "kind_of", "rebuilt"]
+__all__ = ["Handler", "Kind", "Wrapped", "behavior_of", "kind_of", "rebuilt"]
+
+_GRPC_ITSELF = "/grpc."
+_MAX_METHODS = 1000  # a generic handler may answer to any name that a client makes up
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -53,3 +56,29 @@ def rebuilt(handler: Handler, behavior: Callable[..., Any]) -> Handler:
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
     made: Handler = make(behavior, handler.request_deserializer, handler.response_serializer)
     return made
+
+
+class Wrapped:
+    """The wrapped handlers by method: generated code has one for each, and wrapping is done once.
+
+    gRPC's own services (health, reflection, channelz) stay as they are.
+
+    Args:
+        wrap: Makes the wrapped handler of a handler.
+    """
+
+    def __init__(self, wrap: Callable[[Handler], Handler]) -> None:
+        self._wrap = wrap
+        self._known: dict[str, tuple[Handler, Handler]] = {}
+
+    def of(self, method: str, handler: Handler | None) -> Handler | None:
+        """What an interceptor returns for ``handler``, which answers ``method``."""
+        known = self._known.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        if handler is None or method.startswith(_GRPC_ITSELF):
+            return handler
+        wrapped = self._wrap(handler)
+        if len(self._known) < _MAX_METHODS or method in self._known:
+            self._known[method] = (handler, wrapped)
+        return wrapped

@@ -1,23 +1,21 @@
 """How many calls a server has in flight, counted by an interceptor of its world.
 
-The rule: it counts calls of the application.  Health checks, reflection and channelz (``/grpc.``) may
-last as long as their clients please, and nobody would miss them.
+The rule: it counts calls of the application.  Health checks, reflection and channelz may last as long
+as their clients please, and nobody would miss them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 
-__all__ = ["AsyncInFlightInterceptor", "InFlight", "InFlightInterceptor"]
+from etcd_grpc.server.handlers import Handler, Kind, Wrapped, behavior_of, kind_of, rebuilt
 
-_INFRASTRUCTURE = "/grpc."
-_BEHAVIOURS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+__all__ = ["AsyncInFlightInterceptor", "InFlight", "InFlightInterceptor"]
 
 
 class InFlight:
@@ -43,112 +41,99 @@ class InFlight:
 
 
 class InFlightInterceptor(grpc.ServerInterceptor):
-    """Counts the calls of a synchronous server, from the start of a handler to the end of the call."""
+    """Counts the calls of a synchronous server, from the start of a handler to the end of the call.
+
+    Args:
+        in_flight: Where they are counted.
+    """
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
+        self._wrapped = Wrapped(self._wrap)
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """See ``grpc.ServerInterceptor``."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_INFRASTRUCTURE):
-            return handler
-        return _with_behaviour(handler, self._counted)
+    ) -> Handler | None:
+        """Called by gRPC for each call."""
+        return self._wrapped.of(handler_call_details.method, continuation(handler_call_details))
 
-    def _counted(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        in_flight = self._in_flight
+    def _wrap(self, handler: Handler) -> Handler:
+        in_flight, behavior = self._in_flight, behavior_of(handler)
 
-        @functools.wraps(behaviour)
+        @functools.wraps(behavior)  # also what marks a handler that calls back
         def counted(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
             in_flight.began()
             if not context.add_callback(in_flight.ended):  # it is over already
                 in_flight.ended()
-            return behaviour(request, context, *more)
+            return behavior(request, context, *more)
 
-        return counted
+        return rebuilt(handler, counted)
 
 
 class AsyncInFlightInterceptor(grpc.aio.ServerInterceptor):
-    """Counts the calls of an asyncio server, from the start of a handler to its end."""
+    """Counts the calls of an asyncio server, from the start of a handler to its end.
+
+    Args:
+        in_flight: Where they are counted.
+    """
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
+        self._wrapped = Wrapped(self._wrap)
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """See ``grpc.aio.ServerInterceptor``."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_INFRASTRUCTURE):
-            return handler
-        return _with_behaviour(handler, self._counted)
+    ) -> Handler | None:
+        """Called by gRPC for each call."""
+        return self._wrapped.of(handler_call_details.method, await continuation(handler_call_details))
 
-    def _counted(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        """``behaviour``, counted, as the kind of function that it is: grpc.aio looks at that."""
-        in_flight = self._in_flight
+    def _wrap(self, handler: Handler) -> Handler:
+        wrap = {
+            Kind.ASYNC_GENERATOR: self._async_generator,
+            Kind.COROUTINE: self._coroutine,
+            Kind.GENERATOR: self._generator,
+            Kind.FUNCTION: self._function,
+        }[kind_of(handler)]
+        return rebuilt(handler, wrap(behavior_of(handler)))
 
-        if inspect.isasyncgenfunction(behaviour):
-
-            async def messages(request: Any, context: Any) -> AsyncIterator[Any]:
-                in_flight.began()
-                try:
-                    async with contextlib.aclosing(behaviour(request, context)) as answers:
-                        async for answer in answers:
-                            yield answer
-                finally:
-                    in_flight.ended()
-
-            return messages
-
-        if inspect.iscoroutinefunction(behaviour):
-
-            async def answer(request: Any, context: Any) -> Any:
-                in_flight.began()
-                try:
-                    return await behaviour(request, context)
-                finally:
-                    in_flight.ended()
-
-            return answer
-
-        return _counted_in_thread(in_flight, behaviour)
-
-
-def _counted_in_thread(in_flight: InFlight, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that grpc.aio runs on a thread: a function, or one that returns an iterator."""
-
-    def counted(request: Any, context: Any) -> Any:
-        in_flight.began()
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight.began()
         try:
-            answer = behaviour(request, context)
-        except BaseException:
-            in_flight.ended()
-            raise
-        if not inspect.isgenerator(answer):
-            in_flight.ended()
-            return answer
-        return rest(answer)
-
-    def rest(answers: Any) -> Any:
-        try:
-            yield from answers
+            yield
         finally:
-            in_flight.ended()
+            self._in_flight.ended()
 
-    return counted
+    def _coroutine(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        async def coroutine(request: Any, context: Any) -> Any:
+            with self._counted():
+                return await behavior(request, context)
 
+        return coroutine
 
-def _with_behaviour(handler: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
-    """``handler`` with its one behaviour wrapped."""
-    for name in _BEHAVIOURS:
-        behaviour = getattr(handler, name)
-        if behaviour is not None:
-            make = getattr(grpc, f"{name}_rpc_method_handler")
-            return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
-    return handler
+    def _async_generator(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
+            with self._counted():
+                async with contextlib.aclosing(behavior(request, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+
+        return generator
+
+    def _function(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def function(request: Any, context: Any) -> Any:
+            with self._counted():
+                return behavior(request, context)
+
+        return function
+
+    def _generator(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        def generator(request: Any, context: Any) -> Iterator[Any]:
+            with self._counted():
+                yield from behavior(request, context)
+
+        return generator

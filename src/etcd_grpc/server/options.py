@@ -15,11 +15,11 @@ from typing import Any, TypedDict, TypeVar
 import grpc
 
 from etcd_grpc.address import is_loopback
-from etcd_grpc.advertise import split_advertise
 from etcd_grpc.config import EtcdArgument, EtcdConfig
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import check_service, ip_of
 from etcd_grpc.registration import DEFAULT_TTL_S, Plan, plan
+from etcd_grpc.server.tls import ServerTls
 
 __all__ = [
     "LifeOptions",
@@ -58,7 +58,8 @@ class ServeSettings(LifeSettings, total=False):
     port: int
     host: str
     advertise: str | None
-    credentials: grpc.ServerCredentials | None
+    credentials: grpc.ServerCredentials | ServerTls | None
+    load_reports: bool
     options: Sequence[tuple[str, Any]]
     interceptors: Sequence[Any]
     compression: grpc.Compression | None
@@ -171,7 +172,8 @@ class ServeOptions:
         host: On which address to listen; only on the loopback unless told otherwise.
         advertise: ``host`` or ``host:port`` to tell clients; None takes ``ETCD_GRPC_ADVERTISE``,
             else the address on which the server listens, else the local one from which etcd is reached.
-        credentials: None serves plaintext.
+        credentials: None serves plaintext; with ``ServerTls`` certificates are replaced while it runs.
+        load_reports: Tell clients with every answer how busy the process is (gRFC A51).
         options: gRPC's server options.
         interceptors: Interceptors of the server's world, the first one outermost.
         compression: As for ``grpc.server``.
@@ -189,7 +191,8 @@ class ServeOptions:
     port: int = 0
     host: str = "127.0.0.1"
     advertise: str | None = None
-    credentials: grpc.ServerCredentials | None = None
+    credentials: grpc.ServerCredentials | ServerTls | None = None
+    load_reports: bool = True
     options: Sequence[tuple[str, Any]] = ()
     interceptors: Sequence[Any] = ()
     compression: grpc.Compression | None = None
@@ -217,13 +220,15 @@ class ServeOptions:
             ConfigurationError: Clients could not reach it there.
         """
         told = self.advertise or os.environ.get("ETCD_GRPC_ADVERTISE", "")
-        host, told_port = split_advertise(told)
-        if not host:
-            self._check_reachable()
-            ip = ip_of(self.host)
-            anywhere = ip is not None and ip.is_unspecified
-            host = "" if anywhere else self.host
-        return self.life.plans(port=told_port or port, host=host or None, address=None, identified=True)
+        if ":" in told and not told.endswith("]"):  # a port that others see, in place of ours
+            return self.life.plans(port=None, host=None, address=told, identified=True)
+        if told:
+            return self.life.plans(port=port, host=told, address=None, identified=True)
+        self._check_reachable()
+        ip = ip_of(self.host)
+        anywhere = ip is not None and ip.is_unspecified
+        host = None if anywhere else self.host
+        return self.life.plans(port=port, host=host, address=None, identified=True)
 
     def _check_reachable(self) -> None:
         config = EtcdConfig.of(self.life.etcd)

@@ -18,22 +18,18 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 
 from etcd_grpc.balancer.ticket import FAULTS
-from etcd_grpc.server.handlers import Handler, Kind, behavior_of, kind_of, rebuilt
+from etcd_grpc.server.handlers import Handler, Kind, Wrapped, behavior_of, kind_of, rebuilt
 from etcd_grpc.server.load_reporter import Headers, LoadReporter, process_reporter
 
 __all__ = ["AsyncLoadInterceptor", "LoadInterceptor", "LoadReporter", "process_reporter"]
 
-_Wrap: TypeAlias = Callable[[Handler], Handler]
-
-_GRPC_ITSELF = "/grpc."
 _FAULTS = FAULTS | {code.value[0] for code in FAULTS}  # grpc.aio's contexts tell the number
 _OK = (None, 0, grpc.StatusCode.OK)
-_MAX_METHODS = 1000  # a generic handler may answer to any name that a client makes up
 
 
 class LoadInterceptor(grpc.ServerInterceptor):
@@ -44,7 +40,7 @@ class LoadInterceptor(grpc.ServerInterceptor):
     """
 
     def __init__(self, reporter: LoadReporter | None = None) -> None:
-        self._wrapped = _Wrapped(_Sync(reporter or process_reporter()).wrap)
+        self._wrapped = Wrapped(_Sync(reporter or process_reporter()).wrap)
 
     def intercept_service(
         self,
@@ -60,7 +56,7 @@ class AsyncLoadInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, reporter: LoadReporter | None = None) -> None:
         reporter = reporter or process_reporter()
-        self._wrapped = _Wrapped(_Async(reporter).wrap)
+        self._wrapped = Wrapped(_Async(reporter).wrap)
 
     async def intercept_service(
         self,
@@ -69,25 +65,6 @@ class AsyncLoadInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Called by gRPC for each call."""
         return self._wrapped.of(handler_call_details.method, await continuation(handler_call_details))
-
-
-class _Wrapped:
-    """The wrapped handlers by method: generated code has one for each, and wrapping is done once."""
-
-    def __init__(self, wrap: _Wrap) -> None:
-        self._wrap = wrap
-        self._known: dict[str, tuple[Handler, Handler]] = {}
-
-    def of(self, method: str, handler: Handler | None) -> Handler | None:
-        known = self._known.get(method)
-        if known is not None and known[0] is handler:
-            return known[1]
-        if handler is None or method.startswith(_GRPC_ITSELF):
-            return handler
-        wrapped = self._wrap(handler)
-        if len(self._known) < _MAX_METHODS or method in self._known:
-            self._known[method] = (handler, wrapped)
-        return wrapped
 
 
 def _attach(context: Any, headers: Headers, before: Headers = ()) -> None:

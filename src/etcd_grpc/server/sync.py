@@ -13,7 +13,6 @@ from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Instance
 from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_services, server_options
 from etcd_grpc.server.core import LifeCore
-from etcd_grpc.server.handlers import HandlerThreads
 from etcd_grpc.server.health import HealthServicer, add_health
 from etcd_grpc.server.inflight import InFlight, InFlightInterceptor
 from etcd_grpc.server.lifecycle import Event, State
@@ -25,7 +24,10 @@ from etcd_grpc.server.options import (
     described_by,
     serve_options,
 )
+from etcd_grpc.server.orca import LoadInterceptor
 from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.threads import HandlerThreads
+from etcd_grpc.server.tls import ServerTls
 
 __all__ = ["Lifecycle", "run", "serve"]
 
@@ -239,7 +241,7 @@ def run(
     handlers = HandlerThreads(options.max_workers)
     server = grpc.server(
         handlers.pool,
-        interceptors=[InFlightInterceptor(in_flight), *options.interceptors],
+        interceptors=_interceptors(options, in_flight),
         options=server_options(options),
         maximum_concurrent_rpcs=options.maximum_concurrent_rpcs,
         compression=options.compression,
@@ -255,6 +257,16 @@ def run(
         handlers.close()
     if not handlers.ended():
         signals.pass_on()
+
+
+def _interceptors(options: ServeOptions, in_flight: InFlight) -> list[grpc.ServerInterceptor]:
+    """Ours come first, so that they see the time that the others take."""
+    ours: list[grpc.ServerInterceptor] = [InFlightInterceptor(in_flight)]
+    if options.load_reports:
+        ours.append(LoadInterceptor())
+    if isinstance(options.credentials, ServerTls):
+        ours += options.credentials.interceptors()
+    return [*ours, *options.interceptors]
 
 
 def _built(
