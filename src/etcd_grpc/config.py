@@ -2,7 +2,8 @@
 
 ``ETCDCTL_ENDPOINTS`` (comma separated), ``ETCDCTL_CACERT``, ``ETCDCTL_CERT``, ``ETCDCTL_KEY``,
 ``ETCDCTL_USER`` (``name`` or ``name:password``) and ``ETCDCTL_PASSWORD``.  Our own, which etcdctl does
-not know: ``ETCD_GRPC_PASSWORD_FILE``, ``ETCD_GRPC_ALLOWED_NETWORKS`` and ``ETCD_GRPC_CACHE_DIR``.
+not know: ``ETCD_GRPC_PASSWORD_FILE``, ``ETCD_GRPC_ALLOWED_NETWORKS`` and ``ETCD_GRPC_CACHE_DIR``; and
+``ETCD_GRPC_ZONE``, which says where this process is.
 
 The rule: fail closed.  ``https://`` or any certificate means TLS for every member; a mixture of
 ``http://`` and ``https://``, or certificates beside ``http://``, is refused rather than guessed.
@@ -20,7 +21,7 @@ from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import shown, split_address
 from etcd_grpc.tls.material import CertificateFiles, Material
 
-__all__ = ["EtcdArgument", "EtcdConfig"]
+__all__ = ["EtcdArgument", "EtcdConfig", "own_zone"]
 
 _DEFAULT_ENDPOINT = "127.0.0.1:2379"
 
@@ -169,3 +170,11 @@ EtcdArgument = EtcdConfig | str | Iterable[str] | None
 def split_endpoints(listed: str) -> tuple[str, ...]:
     """Split a comma-separated list, as in ``ETCDCTL_ENDPOINTS``."""
     return tuple(part.strip().rstrip("/") for part in listed.split(",") if part.strip())
+
+
+def own_zone() -> str:
+    """Where this process is, by ``ETCD_GRPC_ZONE``; "" when unknown.
+
+    It is the zone of the instances that it registers, and that of its calls.
+    """
+    return os.environ.get("ETCD_GRPC_ZONE", "")

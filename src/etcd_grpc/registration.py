@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from etcd_grpc import plane
 from etcd_grpc.advertise import advertised
-from etcd_grpc.config import EtcdArgument, EtcdConfig
+from etcd_grpc.config import EtcdArgument, EtcdConfig, own_zone
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.intent import Intent
@@ -81,7 +81,7 @@ def plan(
         address=advertised(config, port, host, address),
         id=uuid.uuid4().hex if id is None else id,
         weight=weight,
-        zone=zone,
+        zone=zone or own_zone(),
         version=version,
         metadata=MappingProxyType(dict(metadata or {})),
         named=id is not None,
@@ -122,7 +122,8 @@ def register(
             ``ttl_s``).  None makes a new one each time.
         weight: 0 takes no calls; 1 is normal.  Other values are for policies that weigh, which
             ``round_robin`` does not.
-        zone, version, metadata: Told to clients.  The metadata must be JSON.
+        zone, version, metadata: Told to clients.  The zone is that of ``ETCD_GRPC_ZONE`` if none is
+            given; the metadata must be JSON.
         ttl_s: How long, in seconds, a crashed process stays registered.
         settle_s: How long, in seconds, clients get to move away before the key is deleted.
         timeout_s: How long, in seconds, to wait for etcd, at each end.

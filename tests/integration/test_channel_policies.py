@@ -16,6 +16,7 @@ from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
 
 import etcd_grpc
+from etcd_grpc.balancer import with_hash_key
 from etcd_grpc.testing import Proxy
 
 # Two choices, with replacement, leave even the worst of n endpoints 1/n² of the calls (gRFC A48): with
@@ -74,6 +75,31 @@ def test_ring_hash_sends_a_header_where_it_went_before(etcd, service, servers):
         for user, server in first.items():
             if server != servers[0].address:
                 assert at(user) == server
+
+
+def test_a_key_given_with_the_call_places_it_and_is_not_sent(etcd, service, servers):
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, policy="ring_hash") as channel:
+        call = warmed(channel, 4)
+        first = {}
+        for user in map(str, range(20)):
+            first[user] = who(call(b"x", metadata=with_hash_key(user), timeout=5))
+        assert len(set(first.values())) > 1
+        for user, server in first.items():
+            keyed = with_hash_key(user, (("a", "b"),))
+            assert who(call(b"x", metadata=keyed, timeout=5)) == server
+            assert who(call.future(b"x", metadata=keyed, timeout=5).result()) == server
+
+
+async def test_a_key_given_with_an_asyncio_call_places_it(etcd, service, servers):
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, policy="ring_hash"
+    ) as channel:
+        call = channel.unary_unary("/echo/UnaryUnary")
+        await call(b"x", timeout=5)
+        for user in map(str, range(10)):
+            keyed = with_hash_key(user, (("a", "b"),))
+            answered = {who(await call(b"x", metadata=keyed, timeout=5)) for _ in range(5)}
+            assert len(answered) == 1
 
 
 async def test_ring_hash_in_asyncio(etcd, service, servers):

@@ -16,7 +16,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "canary": {"match": {"version": "v2"}, "percent": 10},
     "filter": {"match": {"version": "v1"}},
     "subset": {"subsetSize": 2},
-    "zone_aware": {"zone": "a"},
 }
 WRAPPERS = ["canary", "filter", "outlier_detection", "slow_start", "subset", "zone_aware"]
 
@@ -99,7 +98,7 @@ def test_wrong_child_is_refused_and_the_way_to_it_told(wrapper: str) -> None:
         ("slow_start", {"aggression": 0}, "aggression"),
         ("slow_start", {"minWeightPercent": 0}, "minWeightPercent"),
         ("subset", {"subsetSize": 0}, ">= 1.*subsetSize"),
-        ("zone_aware", {"zone": ""}, "zone"),
+        ("zone_aware", {"zone": 5}, "zone"),
         ("zone_aware", {"callerShare": 0}, "callerShare"),
         ("canary", {"percent": 101}, "percent"),
         ("canary", {"match": {}}, "match"),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
-from tests.support.balancing import Node, Set, balancer, shares
+from tests.support.balancing import Clock, Node, Set, balancer, shares
 
+from etcd_grpc.balancer.balancer import Balancer
+from etcd_grpc.balancer.policies import parse_policy
 from etcd_grpc.balancer.zone_aware import shares as zone_shares
+
+
+def test_the_zone_is_the_channels_where_none_is_configured() -> None:
+    numbers = {"a": 2, "b": 2}
+    config = parse_policy({"zone_aware": {}})
+    for zone, expected in (("a", {"a": 1.0}), ("", {"a": 0.5, "b": 0.5}), ("c", {"a": 0.5, "b": 0.5})):
+        made = Balancer(config, random.Random(1), Clock(), zone)
+        assert by_zone(made.picker(zones(Set(), **numbers))) == expected
 
 
 def zones(made: Set, weight: float = 1.0, **numbers: int) -> list[Node]:

@@ -44,6 +44,7 @@ class Balancer:
         config: Which.
         rng: The source of chance; only its own methods are called, which are atomic.
         clock: Seconds, monotonic; the one that stamps the candidates' statistics.
+        zone: The caller's, for policies that heed it and are not told another; "" when unknown.
 
     Attributes:
         config: Which policy it is.
@@ -52,12 +53,12 @@ class Balancer:
         selects: It leaves endpoints out, so ``select`` has to be asked.
     """
 
-    def __init__(self, config: PolicyConfig, rng: random.Random, clock: Clock) -> None:
+    def __init__(self, config: PolicyConfig, rng: random.Random, clock: Clock, zone: str = "") -> None:
         self.config = config
         self.wants_call = config.wants_call
         self.wants_outcomes = config.wants_outcomes
         self._clock = clock
-        self._policy: Policy = config.build(Setup(rng, clock, _no_child))
+        self._policy: Policy = config.build(Setup(rng, clock, _no_child, zone))
         self.selects = any(isinstance(policy, Selecting) for policy in walk(self._policy))
 
     def select(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:

@@ -140,11 +140,13 @@ class Setup:
         rng: The source of chance; its ``random`` is called from any thread.
         clock: The one on which statistics are stamped.
         child: Makes a new child policy, for wrappers.
+        zone: The caller's; "" when unknown.
     """
 
     rng: random.Random
     clock: Clock
     child: Callable[[], Policy]
+    zone: str = ""
 
 
 def walk(policy: Policy) -> Iterator[Policy]:

@@ -7,7 +7,8 @@ in it.  If it has less, as many stay as it has capacity for, part of capacity / 
 the others go to zones with more capacity than callers, in proportion to what they have to spare.  So
 each endpoint anywhere gets about the same load, and as few calls as can be cross a zone's border.
 
-Without endpoints in the caller's zone all are used alike.  Each zone has a child policy of its own.
+Without endpoints in the caller's zone, or when that is not known, all are used alike.  Each zone has a
+child policy of its own.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ _EVERYWHERE = ""
 
 
 class ZoneAwareSettings(msgspec.Struct, frozen=True, rename="camel"):
-    """``zone``: the caller's.  ``callerShare``: the part of all callers that are in it, in (0, 1]."""
+    """How much stays where.
 
-    zone: Annotated[str, msgspec.Meta(min_length=1)]
+    Attributes:
+        zone: The caller's; "" leaves it to what the channel knows of it.
+        caller_share: The part of all callers that are in it, in (0, 1].
+    """
+
+    zone: str = ""
     caller_share: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     child_policy: ChildPolicy = msgspec.field(default_factory=lambda: [{"round_robin": {}}])
 
@@ -53,7 +59,8 @@ class ZoneAware:
     """
 
     def __init__(self, settings: ZoneAwareSettings, setup: Setup) -> None:
-        self._settings = settings
+        self._home = settings.zone or setup.zone
+        self._caller_share = settings.caller_share
         self._split = Split(setup.child, setup.rng)
 
     def children(self) -> Sequence[Policy]:
@@ -63,12 +70,12 @@ class ZoneAware:
         zones: dict[str, list[tuple[C, float]]] = {}
         for pair in zip(candidates, weights, strict=True):
             zones.setdefault(pair[0].endpoint.zone, []).append(pair)
-        home = self._settings.zone
-        if home not in zones:
+        home = self._home
+        if not home or home not in zones:
             everyone = list(zip(candidates, weights, strict=True))
             return self._split.picker({_EVERYWHERE: (1.0, everyone)})
         capacity = {zone: sum(weight for _, weight in members) for zone, members in zones.items()}
-        parts = shares(capacity, home, self._settings.caller_share)
+        parts = shares(capacity, home, self._caller_share)
         # Zones without a share keep their child policy, and its position, for when they get one.
         return self._split.picker({zone: (parts[zone], members) for zone, members in zones.items()})
 

@@ -24,6 +24,7 @@ import grpc
 from etcd_grpc import plane
 from etcd_grpc.balancer.base import Call, Picker
 from etcd_grpc.balancer.explain import Explanation, explain
+from etcd_grpc.balancer.hash_key import Keyed
 from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
@@ -323,9 +324,10 @@ class Dispatcher(Generic[C]):
     ) -> Subchannel[C] | None:
         """As ``pick``, by what is known of the call."""
         skip, headers = list(avoid), tuple(metadata or ())
+        key = metadata.hash_key if isinstance(metadata, Keyed) else None
         second_best = None
         for _ in range(len(picker)):
-            subchannel = picker.pick(Call(metadata=headers, skip=skip))
+            subchannel = picker.pick(Call(key, headers, skip))
             if not subchannel.connected():
                 self._report(subchannel)
             elif subchannel in avoid:

@@ -14,7 +14,7 @@ from etcd_grpc.balancer.base import Clock
 from etcd_grpc.balancer.match import Match
 from etcd_grpc.balancer.policies import PolicyArgument, PolicyConfig, parse_policy
 from etcd_grpc.balancer.service_config import ServiceConfig
-from etcd_grpc.config import EtcdArgument, EtcdConfig
+from etcd_grpc.config import EtcdArgument, EtcdConfig, own_zone
 from etcd_grpc.target import Target, parse_target
 from etcd_grpc.tls.channel import ChannelTls
 
@@ -122,4 +122,4 @@ class Effective:
 
     def make_balancer(self, rng: random.Random, clock: Clock) -> Balancer:
         """A new balancer; ``clock`` is the one that stamps statistics."""
-        return Balancer(self.policy, rng, clock)
+        return Balancer(self.policy, rng, clock, own_zone())
