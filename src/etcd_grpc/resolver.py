@@ -201,6 +201,11 @@ class Resolver:
         """Whether the view is that of an etcd which answers."""
         return self._listed and not self._trouble
 
+    @property
+    def trouble(self) -> str:
+        """Why etcd cannot be followed; empty if it can, or if that is not known yet."""
+        return self._trouble
+
     def snapshot(self) -> Snapshot:
         """All endpoints now."""
         directory, since = self._directory, self._stale_since

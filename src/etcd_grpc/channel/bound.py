@@ -69,6 +69,11 @@ class BoundMethod(Generic[C]):
             self._inner[subchannel] = inner
         return inner
 
+    def _bind_raw(self, subchannel: Subchannel[C]) -> Any:
+        """The same for a request that is serialized already; not kept, since it is seldom needed."""
+        method, _, *others = self._arguments
+        return getattr(subchannel.channel, self._shape)(method, None, *others)
+
     def _defaults(
         self, timeout: float | None, wait_for_ready: bool | None
     ) -> tuple[float | None, bool]:

@@ -472,7 +472,8 @@ class Dispatcher(Generic[C]):
         if waiter.deadline is not None:
             left = max(0.0, waiter.deadline - time.monotonic())
         if left is not None:
-            running.loop.call_later(left, self._expired, waiter)
+            # Weakly: a call that was served and then dropped is not to live until its deadline.
+            running.loop.call_later(left, self._expired, weakref.ref(waiter))
 
     def _serve(self, waiter: Waiter[C]) -> None:
         running = self._running
@@ -490,15 +491,22 @@ class Dispatcher(Generic[C]):
         else:
             self._waiting.append(waiter)
 
-    def _expired(self, waiter: Waiter[C]) -> None:
-        if waiter not in self._waiting:
+    def _expired(self, reference: weakref.ref[Waiter[C]]) -> None:
+        waiter = reference()
+        if waiter is None or waiter not in self._waiting:
             return
         self._waiting.remove(waiter)
-        if waiter.wait_for_ready:
+        if waiter.deadline is not None and (waiter.wait_for_ready or not self._blames_etcd()):
             why = f"Deadline Exceeded: {self.why_none()}"
             waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         else:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
+
+    def _blames_etcd(self) -> bool:
+        """Whether calls wait because etcd could not be asked, not because time was short."""
+        running = self._running
+        resolver = running.resolver if running else None
+        return resolver is not None and not resolver.resolved and bool(resolver.trouble)
 
 
 _dispatchers: weakref.WeakSet[Dispatcher[Any]] = weakref.WeakSet()

@@ -75,8 +75,17 @@ class NoEndpointError(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         callback(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._code, self._details)
+
     def __str__(self) -> str:
-        return f"<RPC that terminated with: status = {self._code}, details = {self._details!r}>"
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f"\tstatus = {self._code}\n"
+            f'\tdetails = "{self._details}"\n'
+            f'\tdebug_error_string = "{self.debug_error_string()}"\n'
+            ">"
+        )
 
     __repr__ = __str__
 
@@ -87,6 +96,9 @@ class CancelledError(NoEndpointError):
     def __init__(self) -> None:
         super().__init__(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
     def cancelled(self) -> bool:
         return True
 
@@ -95,5 +107,9 @@ class CancelledError(NoEndpointError):
         raise grpc.FutureCancelledError
 
     def exception(self, timeout: float | None = None) -> Any:
+        del timeout
+        raise grpc.FutureCancelledError
+
+    def traceback(self, timeout: float | None = None) -> Any:
         del timeout
         raise grpc.FutureCancelledError

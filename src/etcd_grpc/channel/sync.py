@@ -221,6 +221,7 @@ class Channel(grpc.Channel):
 
     def close(self) -> None:
         """End all calls and connections.  Blocks until the channel's threads have ended."""
+        self._watchers.clear()
         running = self._dispatcher.shut()
         if running is None:
             return

@@ -95,8 +95,10 @@ def wait_for_endpoint(
     return waiter.outcome
 
 
-class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
+class PendingCall(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]
     """A call whose final attempt has perhaps not begun.
+
+    It is an ``RpcError`` too, as every call of a plain channel that is not awaited on the spot.
 
     A plain call is cancelled when the application drops it without a callback.  So an attempt knows its
     call only weakly, unless there are callbacks.
@@ -120,6 +122,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         attempts: Attempts | None,
         metadata: Any = None,
     ) -> None:
+        super().__init__()
         self.metadata = metadata
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
@@ -233,7 +236,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         except (grpc.RpcError, ValueError) as error:
             self._settle(NoEndpointError(grpc.StatusCode.UNAVAILABLE, str(error)))
 
-    def _settle(self, error: grpc.RpcError | None) -> None:
+    def _settle(self, error: grpc.RpcError | None, *, elsewhere: bool = False) -> None:
         with self._condition:
             if self._settled:
                 return
@@ -242,7 +245,7 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
             callbacks, self._callbacks = self._callbacks, []
             self._leash.pin = None
             self._condition.notify_all()
-        run_callbacks(self._dispatcher, callbacks)
+        run_callbacks(self._dispatcher, callbacks, elsewhere=elsewhere)
 
     def _await(self, timeout: float | None = None, *, begun: bool = False) -> Any:
         """Wait until settled (or only begun); return the attempt to ask, or the error in its place.
@@ -267,9 +270,9 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         if inner is not None:
             if not inner.cancel():
                 return False
-            self._settle(None)
+            self._settle(None, elsewhere=True)
             return True
-        self._settle(CancelledError())
+        self._settle(CancelledError(), elsewhere=True)
         return True
 
     def cancelled(self) -> bool:
@@ -334,6 +337,13 @@ class PendingCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]
         text: str = self._await().debug_error_string()
         return text
 
+    def __repr__(self) -> str:
+        with self._condition:
+            settled, final = self._settled, self._error or self._inner
+        return repr(final) if settled else f"<{type(self).__name__} object>"
+
+    __str__ = __repr__
+
     # The responses of a stream.
 
     def __iter__(self) -> Iterator[Any]:
@@ -365,9 +375,16 @@ class _Leash:
         return ended
 
 
-def run_callbacks(dispatcher: SyncDispatcher, callbacks: list[Callable[[], None]]) -> None:
-    """Call the application's callbacks: here, or where they cannot hold up leases and watches."""
-    if callbacks and dispatcher.on_control_thread():
+def run_callbacks(
+    dispatcher: SyncDispatcher, callbacks: list[Callable[[], None]], *, elsewhere: bool = False
+) -> None:
+    """Call the application's callbacks: here, or where they cannot hold up leases and watches.
+
+    Args:
+        dispatcher, callbacks: Whose, and which.
+        elsewhere: Not here: the application has called us, perhaps under a lock which they take.
+    """
+    if callbacks and (elsewhere or dispatcher.on_control_thread()):
         threading.Thread(
             target=_run_all, args=(callbacks,), name="etcd-grpc-callbacks", daemon=True
         ).start()

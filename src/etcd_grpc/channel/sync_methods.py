@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -10,6 +12,7 @@ import grpc
 
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import delay_after, left_until
+from etcd_grpc.channel.failure import NoEndpointError
 from etcd_grpc.channel.retry import numbered
 from etcd_grpc.channel.sync_calls import PendingCall, SyncSubchannel, track, wait_for_endpoint
 from etcd_grpc.channel.sync_reports import reporting
@@ -21,6 +24,8 @@ __all__ = [
     "UnaryStreamMultiCallable",
     "UnaryUnaryMultiCallable",
 ]
+
+_log = logging.getLogger("etcd_grpc.channel")
 
 T = TypeVar("T")
 Metadata = Any  # whatever a plain channel takes
@@ -44,6 +49,21 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
                 raise ValueError("Cannot invoke RPC on closed channel!")
             self._dispatcher.start()
         return subchannel
+
+    def _serialized(self, request: Any) -> bytes:
+        """The request of a call that cannot begin yet: a bad one is told to the caller at once.
+
+        Raises:
+            NoEndpointError: It cannot be serialized.
+        """
+        serializer = self._arguments[1]
+        try:
+            raw: bytes = request if serializer is None else serializer(request)
+        except Exception as error:  # whatever the application's code raises
+            _log.exception("cannot serialize a request of %s", self._arguments[0])
+            code = grpc.StatusCode.INTERNAL
+            raise NoEndpointError(code, "Exception serializing request!") from error
+        return raw
 
     def _observe(
         self,
@@ -78,6 +98,7 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
                     raise
             else:
                 track(self._dispatcher, subchannel, call)
+                call.add_callback(functools.partial(_keep, self))
                 return call
         return PendingCall(
             self._dispatcher,
@@ -99,6 +120,10 @@ class _Unary(NamedTuple):
     def attempt(self, inner: Any, left: float | None, metadata: Metadata) -> Any:
         """Send it by a real channel's multi-callable."""
         return inner(self.request, left, metadata, self.credentials, None, self.compression)
+
+
+def _keep(_method: object) -> None:
+    """A callback that holds the method, and by it the channel, for as long as the call lives."""
 
 
 class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
@@ -176,10 +201,12 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # 
     ) -> Any:
         def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
             headers = numbered(metadata, previous)
-            inner = self._bind(picked)
-            return inner.future(request, left, headers, credentials, None, compression)
+            inner = self._bind(picked) if raw is None else self._bind_raw(picked)
+            message = request if raw is None else raw
+            return inner.future(message, left, headers, credentials, None, compression)
 
         subchannel = self._ready(metadata)
+        raw = self._serialized(request) if subchannel is None else None
         deadline, waits = self._defaults(timeout, wait_for_ready)
         attempts = self._dispatcher.attempts(self._config.retry)
         return PendingCall(
@@ -259,10 +286,13 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  
     ) -> Any:
         def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
             headers = numbered(metadata, previous)
-            return self._bind(picked)(request, left, headers, credentials, None, compression)
+            inner = self._bind(picked) if raw is None else self._bind_raw(picked)
+            message = request if raw is None else raw
+            return inner(message, left, headers, credentials, None, compression)
 
         retry = self._config.retry
         subchannel = self._ready(metadata)
+        raw = self._serialized(request) if subchannel is None else None
         deadline, waits = self._defaults(timeout, wait_for_ready)
         return ResponseStream(
             self._dispatcher,

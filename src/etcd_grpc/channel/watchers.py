@@ -44,6 +44,11 @@ class StateWatchers:
                     del self._told[index]
                     return
 
+    def clear(self) -> None:
+        """Tell nobody anything more: the channel is closed."""
+        with self._lock:
+            self._told.clear()
+
     def changed(self, state: grpc.ChannelConnectivity) -> None:
         """The channel's state is now ``state``."""
         with self._lock:
