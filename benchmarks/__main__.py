@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import call_overhead, endpoints, pick, propagation, recovery, scale
+from benchmarks import (
+    call_overhead,
+    endpoints,
+    failover,
+    pick,
+    propagation,
+    recovery,
+    scale,
+    tail_latency,
+)
 from benchmarks.outcome import BenchmarkError, Outcome, Size, load_average, machine
 from etcd_grpc.errors import EtcdGrpcError
 
@@ -20,10 +29,12 @@ __all__ = ["main"]
 _BENCHMARKS: Mapping[str, Callable[[Size], Outcome]] = {
     "call_overhead": call_overhead.run,
     "endpoints": endpoints.run,
+    "failover": failover.run,
     "pick": pick.run,
     "propagation": propagation.run,
     "recovery": recovery.run,
     "scale": scale.run,
+    "tail_latency": tail_latency.run,
 }
 
 

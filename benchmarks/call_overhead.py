@@ -92,6 +92,7 @@ def run(size: Size) -> Outcome:
                 ("vs_plain", world.ours("one"), world.plain, 1),
                 ("full_vs_plain", world.ours("one", _FULL), world.plain, 1),
                 ("vs_round_robin", world.ours("three"), world.round_robin, 3),
+                ("full_vs_round_robin", world.ours("three", _FULL), world.round_robin, 3),
                 ("control", world.plain, world.plain, 1),
             ):
                 pairs = _compare(ours, theirs, endpoints, scale)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import grpc
 
-__all__ = ["WHERE"]
+__all__ = ["WHERE", "Echo"]
 
 WHERE = "/benchmark/Where"  # is answered with the server's port, whatever was asked
 
@@ -21,7 +21,7 @@ _THREADS = 4
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
-class _Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):
     """Every method there is."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class _Echo(grpc.GenericRpcHandler):
 
 
 def _main(host: str) -> None:
-    echo = _Echo()
+    echo = Echo()
     server = grpc.server(
         ThreadPoolExecutor(_THREADS), handlers=[echo], options=[("grpc.so_reuseport", 0)]
     )

@@ -20,7 +20,15 @@ from etcd_grpc.devcluster.children import Children
 from etcd_grpc.etcd import methods, rpc_pb2
 from etcd_grpc.model import Instance
 
-__all__ = ["ROOT", "Writer", "loopback_addresses", "start_echo_servers"]
+__all__ = [
+    "ROOT",
+    "Writer",
+    "loopback_addresses",
+    "port_of",
+    "start_echo_servers",
+    "start_server",
+    "start_servers",
+]
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,20 +44,36 @@ def start_echo_servers(children: Children, count: int, host: str = "127.0.0.1") 
     Raises:
         BenchmarkError: One did not start; why is on standard error.
     """
-    command = [sys.executable, "-m", "benchmarks.echo_server", host]
-    processes = [
-        children.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=sys.stderr.fileno())
-        for _ in range(count)
-    ]
-    return [_port_of(process) for process in processes]
+    return start_servers(children, [("benchmarks.echo_server", host)] * count)
 
 
-def _port_of(process: subprocess.Popen[bytes]) -> int:
+def start_servers(children: Children, commands: Sequence[Sequence[str]]) -> list[int]:
+    """Start servers, each a module with its arguments that prints its port, and return their ports.
+
+    Raises:
+        BenchmarkError: One did not start; why is on standard error.
+    """
+    processes = [start_server(children, *command) for command in commands]
+    return [port_of(process) for process in processes]
+
+
+def start_server(children: Children, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start one server, and do not wait for it."""
+    command = [sys.executable, "-m", module, *arguments]
+    return children.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=sys.stderr.fileno())
+
+
+def port_of(process: subprocess.Popen[bytes]) -> int:
+    """Wait until a server listens.
+
+    Raises:
+        BenchmarkError: It has ended; why is on standard error.
+    """
     assert process.stdout is not None
     with process.stdout as stdout:
         line = stdout.readline()
     if not line:
-        raise BenchmarkError(f"an echo server did not start (exit status {process.wait()})")
+        raise BenchmarkError(f"a server did not start (exit status {process.wait()})")
     return int(line)
 
 
