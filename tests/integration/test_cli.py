@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -111,6 +112,8 @@ def test_endpoints_as_json(cluster: Cluster) -> None:
     assert (found["service"], found["connected"]) == ("cli.Json", True)
     assert (endpoint["address"], endpoint["id"]) == ("127.0.0.1:5002", registration.instance.id)
     assert endpoint["metadata"] == {"k": [1]}
+    facts = {field.name for field in dataclasses.fields(etcd_grpc.Endpoint)}
+    assert set(endpoint) == facts | {"held"}
 
 
 def test_endpoints_of_a_service_that_is_not_there(cluster: Cluster) -> None:

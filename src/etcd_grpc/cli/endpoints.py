@@ -157,6 +157,9 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
         "zone": endpoint.zone,
         "version": endpoint.version,
         "status": endpoint.status.value,
+        "protocol": endpoint.protocol,
+        "identified": endpoint.identified,
         "metadata": dict(endpoint.metadata),
         "key": endpoint.key,
+        "revision": endpoint.revision,
     }
