@@ -49,8 +49,10 @@ README = ROOT / "README.md"
 TRANSLATED = [
     "README.md",
     "docs/balancing.md",
+    "docs/cli.md",
     "docs/how-it-works.md",
     "docs/security.md",
+    "docs/sidecar.md",
     "docs/testing.md",
 ]
 MUST_BE_FOLLOWED = {"python", "sh", "bash", "shell", "console", "proto"}
