@@ -16,29 +16,24 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from etcd_grpc import plane
 from etcd_grpc.balancer.base import Call, Picker
-from etcd_grpc.balancer.explain import Explanation, explain
+from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.hash_key import Keyed
 from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
-from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.connectivity import READY
-from etcd_grpc.channel.diagnosis import Diagnosis
+from etcd_grpc.channel.following import Following
 from etcd_grpc.channel.retry import Attempts, Throttle, never_left
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
-from etcd_grpc.channel.subchannel_set import SubchannelSet
-from etcd_grpc.channel.why_none import why_none
-from etcd_grpc.model import Change, Snapshot
-from etcd_grpc.resolver import Resolver, Subscription
-from etcd_grpc.shared_config import ConfigSubscription
+from etcd_grpc.model import Snapshot
 
 __all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
 
@@ -46,10 +41,6 @@ C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
 # A call without a deadline of its own waits no longer than this for etcd's first answer.
 RESOLVE_TIMEOUT_S = 20.0
-
-# No call waits longer than this, after the first endpoints, for the answer whether a service config
-# stands in etcd.
-_CONFIG_WAIT_S = 0.25
 
 _CLOSED = "Channel closed!"  # as a plain channel says
 
@@ -106,7 +97,7 @@ class Dispatcher(Generic[C]):
         self._picker: Picker[Subchannel[C]] | None = None
         self._waiting: list[Waiter[C]] = []
         self._delayed: dict[asyncio.TimerHandle, Callable[[], None]] = {}
-        self._running: _Running[C] | None = None
+        self._running: Following[C] | None = None
         self._lock = threading.Lock()  # guards the step from not started to started to closed
         _dispatchers.add(self)
 
@@ -182,28 +173,19 @@ class Dispatcher(Generic[C]):
             except BaseException:
                 self._security.close()
                 raise
-            home = loop or control.session.loop
-            balancer = self.effective.make_balancer(self.rng, time.monotonic)
-            stats = StatsTable(time.monotonic)
-            shared = self.spec.shares_config
-            self._running = _Running(
+            running = self._running = Following(
+                self.spec,
                 control,
-                home,
-                SubchannelSet(
-                    home,
-                    self._connector,
-                    balancer,
-                    stats,
-                    self._set_changed,
-                    self._security.ways(),
-                    self.rng,
-                ),
-                Subscription(home, self._endpoints_changed),
-                ConfigSubscription(home, self._config_found) if shared else None,
-                Diagnosis(self.spec.target.service, self._security.look, home, self._set_changed),
+                loop or control.session.loop,
+                self._security,
+                self._connector,
+                self.effective,
+                self.rng,
+                use=self._use,
+                changed=self._set_changed,
             )
             self.state = grpc.ChannelConnectivity.CONNECTING
-        control.session.loop.call_soon_threadsafe(self._subscribe)
+        running.begin()
 
     def enqueue(self, waiter: Waiter[C]) -> None:
         """Serve ``waiter`` as soon as it can be said what becomes of it."""
@@ -239,28 +221,12 @@ class Dispatcher(Generic[C]):
     def snapshot(self) -> Snapshot | None:
         """The endpoints as etcd has them; None before the channel was first used."""
         running = self._running
-        resolver = running.resolver if running else None
-        return resolver.snapshot() if resolver else None
+        return None if running is None else running.snapshot()
 
-    def why_none(self) -> str:
-        """Why no endpoint can be picked, with the service's name and etcd's state."""
-        service = self.spec.target.service
+    def explain(self) -> Explanation | None:
+        """What the policy goes by, for each endpoint; None before the channel was first used."""
         running = self._running
-        resolver = running.resolver if running else None
-        if running is None or resolver is None:
-            return f"cannot find service {service}: etcd has not been asked yet"
-        if not resolver.resolved:
-            return f"cannot find service {service}: {resolver.status()}"
-        found = running.subchannels
-        why = why_none(
-            service,
-            list(found.subchannels.copy().values()),
-            found.left_out,
-            str(self.effective.policy),
-            refused=found.picker is None,
-            diagnosis=running.diagnosis.why,
-        )
-        return f"{why}; {resolver.status()}"
+        return None if running is None else running.explain()
 
     def forget_parent(self) -> None:
         """In a forked child: begin anew with the next call.  The parent's threads are not here."""
@@ -273,7 +239,7 @@ class Dispatcher(Generic[C]):
         if not self.closed:
             self.state = grpc.ChannelConnectivity.IDLE
 
-    def shut(self) -> _Running[C] | None:
+    def shut(self) -> Following[C] | None:
         """Take no more calls; return what has to be closed on its loop, if anything was started."""
         with self._lock:
             running = None if self.closed else self._running
@@ -282,15 +248,11 @@ class Dispatcher(Generic[C]):
         # The interpreter's exit ends sessions before it drops channels.
         return None if running is None or running.plane.session.closed else running
 
-    def finish(self, running: _Running[C]) -> None:
+    def finish(self, running: Following[C]) -> None:
         """Close everything; on the dispatcher's loop."""
         self.state = grpc.ChannelConnectivity.SHUTDOWN
-        running.subscription.close()
-        if running.config is not None:
-            running.config.close()
-        running.subchannels.close()
+        running.close()
         self._security.close()
-        running.diagnosis.close()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.fail(grpc.StatusCode.CANCELLED, _CLOSED)
@@ -299,7 +261,6 @@ class Dispatcher(Generic[C]):
             timer.cancel()
             callback()
         self._on_state(self.state)
-        running.plane.session.loop.call_soon_threadsafe(self._unsubscribe, running)
 
     def _pick_again(
         self,
@@ -359,82 +320,13 @@ class Dispatcher(Generic[C]):
         if running is not None:
             running.subchannels.tick_soon()
 
-    def explain(self) -> Explanation | None:
-        """What the policy goes by, for each endpoint; None before the channel was first used."""
-        running = self._running
-        if running is None:
-            return None
-        subchannels = list(running.subchannels.subchannels.copy().values())
-        states = {s.endpoint.key: s.state.name for s in subchannels}
-        return explain(running.subchannels.balancer, subchannels, time.monotonic(), states)
-
     def _renew_soon(self) -> None:
         """On the thread that looks at files: our certificates have been replaced."""
-        self._post(self._renew)
-
-    # On the session's loop.
-
-    def _subscribe(self) -> None:
         running = self._running
-        if running is None or self.closed:
-            return
-        service = self.spec.target.service
-        if running.config is not None:
-            running.plane.subscribe_config(service, running.config)
-        running.resolver = running.plane.subscribe(service, running.subscription)
-
-    def _unsubscribe(self, running: _Running[C]) -> None:
-        service = self.spec.target.service
-        running.plane.unsubscribe(service, running.subscription)
-        if running.config is not None:
-            running.plane.unsubscribe_config(service, running.config)
+        if running is not None:
+            self._post(running.renew)
 
     # On the dispatcher's loop.
-
-    def _endpoints_changed(self, changes: Sequence[Change]) -> None:
-        running = self._running
-        if running is None or self.closed:
-            return
-        if running.config is None or running.configured:
-            running.resolved = True
-            running.subchannels.update(changes)
-            return
-        # The service config was asked for first, and its answer is due: the first calls obey it, too.
-        if running.held is None:
-            running.held = []
-            running.loop.call_later(_CONFIG_WAIT_S, self._release_held)
-        running.held += changes
-
-    def _release_held(self) -> None:
-        running = self._running
-        if running is None or self.closed:
-            return
-        running.configured = True
-        held, running.held = running.held, None
-        if held is not None:
-            self._endpoints_changed(held)
-
-    def _config_found(self, found: ServiceConfig | None) -> None:
-        """The service config in etcd is now ``found``, or there is none."""
-        running = self._running
-        if running is None or self.closed:
-            return
-        effective = self.spec.effective(found)
-        if effective != self.effective:
-            before = self.effective
-            self._use(effective)
-            if effective.policy != before.policy:
-                running.subchannels.follow_policy(effective.make_balancer(self.rng, time.monotonic))
-            health_service = effective.service_config.health_service
-            if health_service != self._security.health_service:
-                self._security.health_service = health_service
-                running.subchannels.renew(even_failing=True)
-        self._release_held()
-
-    def _renew(self) -> None:
-        running = self._running
-        if running is not None and not self.closed:
-            running.subchannels.renew()
 
     def _set_changed(self) -> None:
         running = self._running
@@ -487,26 +379,20 @@ class Dispatcher(Generic[C]):
         elif (
             running.resolved and failing and not waiter.wait_for_ready and not running.diagnosis.pending
         ):
-            waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
+            waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
         else:
             self._waiting.append(waiter)
 
     def _expired(self, reference: weakref.ref[Waiter[C]]) -> None:
-        waiter = reference()
-        if waiter is None or waiter not in self._waiting:
+        waiter, running = reference(), self._running
+        if running is None or waiter is None or waiter not in self._waiting:
             return
         self._waiting.remove(waiter)
-        if waiter.deadline is not None and (waiter.wait_for_ready or not self._blames_etcd()):
-            why = f"Deadline Exceeded: {self.why_none()}"
+        if waiter.deadline is not None and (waiter.wait_for_ready or not running.blames_etcd):
+            why = f"Deadline Exceeded: {running.why_none()}"
             waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         else:
-            waiter.fail(grpc.StatusCode.UNAVAILABLE, self.why_none())
-
-    def _blames_etcd(self) -> bool:
-        """Whether calls wait because etcd could not be asked, not because time was short."""
-        running = self._running
-        resolver = running.resolver if running else None
-        return resolver is not None and not resolver.resolved and bool(resolver.trouble)
+            waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
 
 
 _dispatchers: weakref.WeakSet[Dispatcher[Any]] = weakref.WeakSet()
@@ -518,43 +404,6 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
-
-
-class _Running(Generic[C]):
-    """What a started dispatcher holds."""
-
-    __slots__ = (
-        "config",
-        "configured",
-        "diagnosis",
-        "held",
-        "loop",
-        "plane",
-        "resolved",
-        "resolver",
-        "subchannels",
-        "subscription",
-    )
-
-    def __init__(
-        self,
-        control: plane.ControlPlane,
-        loop: asyncio.AbstractEventLoop,
-        subchannels: SubchannelSet[C],
-        subscription: Subscription,
-        config: ConfigSubscription | None,
-        diagnosis: Diagnosis,
-    ) -> None:
-        self.config = config
-        self.configured = False  # what etcd has of it is known, or was waited for long enough
-        self.held: list[Change] | None = None  # changes that wait for it
-        self.diagnosis = diagnosis
-        self.plane = control
-        self.loop = loop
-        self.subchannels = subchannels
-        self.subscription = subscription
-        self.resolver: Resolver | None = None
-        self.resolved = False
 
 
 def left_until(deadline: float | None) -> float | None:
