@@ -17,6 +17,7 @@ from benchmarks import (
     pick,
     propagation,
     recovery,
+    rolling_restart,
     scale,
     tail_latency,
 )
@@ -33,6 +34,7 @@ _BENCHMARKS: Mapping[str, Callable[[Size], Outcome]] = {
     "pick": pick.run,
     "propagation": propagation.run,
     "recovery": recovery.run,
+    "rolling_restart": rolling_restart.run,
     "scale": scale.run,
     "tail_latency": tail_latency.run,
 }
@@ -42,6 +44,7 @@ def _command(
     name: Annotated[str | None, typer.Argument(help="Which benchmark.", show_default=False)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: within 40 s.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
+    runs: Annotated[int | None, typer.Option(min=1, help="rolling_restart: how often.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the benchmarks and exit.")] = False,
 ) -> None:
     """Measure, and print what was found as one JSON object."""
@@ -55,17 +58,18 @@ def _command(
         raise typer.Exit(2)
     size = Size.TINY if tiny else Size.QUICK if quick else Size.FULL
     try:
-        report = _measure(name, size)
+        report = _measure(name, size, runs)
     except (BenchmarkError, EtcdGrpcError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     print(json.dumps(report, indent=2))
 
 
-def _measure(name: str, size: Size) -> dict[str, object]:
+def _measure(name: str, size: Size, runs: int | None) -> dict[str, object]:
     setup = machine() | {"quick": size is Size.QUICK, "size": size.value, "load_before": load_average()}
     began = time.monotonic()
-    outcome = _BENCHMARKS[name](size)
+    repeated = name == "rolling_restart"
+    outcome = rolling_restart.run(size, runs) if repeated else _BENCHMARKS[name](size)
     setup |= outcome.counts
     setup |= {"load_after": load_average(), "seconds": round(time.monotonic() - began, 1)}
     return {"benchmark": name, "results": dict(outcome.results), "setup": setup}

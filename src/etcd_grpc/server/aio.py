@@ -292,7 +292,7 @@ async def run(
             async with life:
                 if options.load_reports:
                     process_reporter().lag = lambda: life.lag_s
-                if on_ready is not None:
+                if on_ready is not None and life.state not in LEAVING:
                     on_ready(life)
                 await life.wait()
     finally:

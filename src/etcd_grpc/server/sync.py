@@ -15,7 +15,7 @@ from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_service
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import HealthServicer, add_health
 from etcd_grpc.server.inflight import InFlight, InFlightInterceptor
-from etcd_grpc.server.lifecycle import Event, State
+from etcd_grpc.server.lifecycle import LEAVING, Event, State
 from etcd_grpc.server.options import (
     LifeOptions,
     LifeSettings,
@@ -249,7 +249,7 @@ def run(
     try:
         life = _built(server, add_servicers, options, in_flight)
         with StopSignals(life._core.post) as signals, life:
-            if on_ready is not None:
+            if on_ready is not None and life.state not in LEAVING:
                 on_ready(life)
             life.wait()
     finally:
