@@ -54,6 +54,7 @@ TRANSLATED = [
     "docs/security.md",
     "docs/sidecar.md",
     "docs/testing.md",
+    "docs/tls.md",
 ]
 MUST_BE_FOLLOWED = {"python", "sh", "bash", "shell", "console", "proto"}
 NOT_RUN = ["docker compose up --detach --wait"]
