@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ import grpc
 
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.policies import PolicyArgument
+from etcd_grpc.channel.aio_interceptors import InterceptorChains, Interceptors
 from etcd_grpc.channel.aio_methods import (
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
@@ -34,7 +36,6 @@ from etcd_grpc.tls.channel import ChannelTls
 
 __all__ = ["Channel", "insecure_channel", "secure_channel"]
 
-Interceptors = Sequence[grpc.aio.ClientInterceptor]
 Serializer = Callable[[Any], bytes] | None
 Deserializer = Callable[[bytes], Any] | None
 
@@ -55,7 +56,7 @@ def insecure_channel(
         target: ``etcd:///SERVICE``.
         options: gRPC's channel options, for each real channel.
         compression: The default compression of calls.
-        interceptors: As for ``grpc.aio.insecure_channel``; they run once for each attempt.
+        interceptors: As for ``grpc.aio.insecure_channel``: once for each call, around its retries.
         etcd: An ``EtcdConfig``, or etcd's endpoints as a string ("host:port,...") or a list; None
             reads the environment, as ``etcdctl`` does.
         policy: The balancing policy's name; None takes the service config's, else ``round_robin``.
@@ -102,22 +103,17 @@ def secure_channel(
 class _Connector:
     """Makes plain asyncio channels."""
 
-    def __init__(
-        self, spec: ChannelSpec, security: Security, interceptors: Interceptors | None
-    ) -> None:
+    def __init__(self, spec: ChannelSpec, security: Security) -> None:
         self._compression = spec.compression
         self._security = security
-        self._interceptors = interceptors
         self.grace: float | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connect(self, address: str, way: Way) -> grpc.aio.Channel:
         options, credentials = self._security.options(way), self._security.credentials
         if credentials is None:
-            return grpc.aio.insecure_channel(address, options, self._compression, self._interceptors)
-        return grpc.aio.secure_channel(
-            address, credentials, options, self._compression, self._interceptors
-        )
+            return grpc.aio.insecure_channel(address, options, self._compression)
+        return grpc.aio.secure_channel(address, credentials, options, self._compression)
 
     def ask(self, channel: grpc.aio.Channel, answered: Callable[[Answer], None]) -> None:
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
@@ -145,7 +141,10 @@ class Channel(grpc.aio.Channel):
 
     def __init__(self, spec: ChannelSpec, interceptors: Interceptors | None = None) -> None:
         security = Security(spec)
-        self._connector = _Connector(spec, security, interceptors)
+        self._connector = _Connector(spec, security)
+        self._interceptors = InterceptorChains(interceptors)
+        # Calls that interceptors may still hold; the others are known to the real channels.
+        self._intercepted: weakref.WeakSet[Any] = weakref.WeakSet()
         self._state_changes = _StateChanges()
         self._dispatcher: Dispatcher[grpc.aio.Channel] = Dispatcher(
             spec, security, self._connector, self._state_changes.changed
@@ -154,7 +153,19 @@ class Channel(grpc.aio.Channel):
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
         """Other libraries read this of a plain channel."""
-        return asyncio.get_event_loop()
+        return self._dispatcher.loop or asyncio.get_event_loop()
+
+    def _method(self, kind: Callable[..., Any], shape: str, method: str, *others: Any) -> Any:
+        """A multi-callable; ``others`` are the channel function's arguments after the method."""
+
+        def make(path: str) -> Any:
+            return kind(self, self._dispatcher, shape, path, *others)
+
+        return self._interceptors.around(shape, method, make, self._track)
+
+    def _track(self, call: Any) -> None:
+        self._intercepted.add(call)
+        call.add_done_callback(self._intercepted.discard)
 
     def unary_unary(
         self,
@@ -162,16 +173,16 @@ class Channel(grpc.aio.Channel):
         request_serializer: Serializer = None,
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
-    ) -> UnaryUnaryMultiCallable:
-        return UnaryUnaryMultiCallable(
-            self,
-            self._dispatcher,
+    ) -> grpc.aio.UnaryUnaryMultiCallable[Any, Any]:
+        made: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self._method(
+            UnaryUnaryMultiCallable,
             "unary_unary",
             method,
             request_serializer,
             response_deserializer,
             _registered_method,
         )
+        return made
 
     def unary_stream(
         self,
@@ -179,16 +190,16 @@ class Channel(grpc.aio.Channel):
         request_serializer: Serializer = None,
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
-    ) -> UnaryStreamMultiCallable:
-        return UnaryStreamMultiCallable(
-            self,
-            self._dispatcher,
+    ) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
+        made: grpc.aio.UnaryStreamMultiCallable[Any, Any] = self._method(
+            UnaryStreamMultiCallable,
             "unary_stream",
             method,
             request_serializer,
             response_deserializer,
             _registered_method,
         )
+        return made
 
     def stream_unary(
         self,
@@ -196,16 +207,16 @@ class Channel(grpc.aio.Channel):
         request_serializer: Serializer = None,
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
-    ) -> StreamUnaryMultiCallable:
-        return StreamUnaryMultiCallable(
-            self,
-            self._dispatcher,
+    ) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
+        made: grpc.aio.StreamUnaryMultiCallable[Any, Any] = self._method(
+            StreamUnaryMultiCallable,
             "stream_unary",
             method,
             request_serializer,
             response_deserializer,
             _registered_method,
         )
+        return made
 
     def stream_stream(
         self,
@@ -213,16 +224,16 @@ class Channel(grpc.aio.Channel):
         request_serializer: Serializer = None,
         response_deserializer: Deserializer = None,
         _registered_method: bool | None = False,
-    ) -> StreamStreamMultiCallable:
-        return StreamStreamMultiCallable(
-            self,
-            self._dispatcher,
+    ) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
+        made: grpc.aio.StreamStreamMultiCallable[Any, Any] = self._method(
+            StreamStreamMultiCallable,
             "stream_stream",
             method,
             request_serializer,
             response_deserializer,
             _registered_method,
         )
+        return made
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """The aggregate state, by gRPC's rule for ``round_robin``."""
@@ -245,14 +256,27 @@ class Channel(grpc.aio.Channel):
         return self._dispatcher.explain()
 
     async def close(self, grace: float | None = None) -> None:
-        """End all connections; calls under way get ``grace`` seconds, None cancels them at once."""
+        """End all connections; calls under way get ``grace`` seconds, None cancels them at once.
+
+        Raises:
+            ValueError: ``grace`` is negative.
+        """
+        if grace and grace < 0:
+            raise ValueError(f"grace must be non-negative, got {grace}.")
         running = self._dispatcher.shut()
+        if not grace:
+            self._cancel_intercepted()
         if running is None:
             return
         self._connector.grace = grace
         self._dispatcher.finish(running)
         await asyncio.gather(*self._connector.tasks)
+        self._cancel_intercepted()
         await in_thread(running.plane.release)
+
+    def _cancel_intercepted(self) -> None:
+        for call in tuple(self._intercepted):
+            call.cancel()
 
     async def __aenter__(self) -> Self:
         return self

@@ -54,7 +54,11 @@ class Awaiting:
             self.served.set_result(subchannel)
 
     def fail(self, code: grpc.StatusCode, why: str) -> None:
-        if not self.served.done():
+        if self.served.done():
+            return
+        if code is grpc.StatusCode.CANCELLED:  # the channel is closed, which cancels its calls
+            self.served.cancel()
+        else:
             self.served.set_exception(rpc_error(code, why))
 
 
@@ -266,9 +270,21 @@ class AioCall:
     async def wait_for_connection(self) -> None:
         await (await self._claim()).wait_for_connection()
 
+    def __repr__(self) -> str:
+        if self._moving is None and self.done():
+            return repr(self._inner)
+        return f"<{type(self).__name__} object>"
+
+    __str__ = __repr__
+
 
 class _RequestStream(AioCall):
     """Many requests: sent once, since part of them may have been consumed."""
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        """gRPC's intercepted calls ask for it."""
+        return self._inner is not None and bool(self._inner._done_writing_flag)
 
     async def write(self, request: Any) -> None:
         await (await self._claim()).write(request)

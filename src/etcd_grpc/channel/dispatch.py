@@ -131,6 +131,12 @@ class Dispatcher(Generic[C]):
         running = self._running
         return running is not None and not self.closed and not running.plane.session.closed
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where it lives; None before it was started."""
+        running = self._running
+        return None if running is None else running.loop
+
     def pick(self, avoid: Collection[Subchannel[C]] = (), metadata: Any = None) -> Subchannel[C] | None:
         """A connected subchannel, if possible none of ``avoid``; None: become a waiter.
 
