@@ -23,6 +23,7 @@ from etcd_grpc.directory import Directory, Folded
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.guard import DisappearanceGuard
 from etcd_grpc.model import Change, Put, Snapshot
+from etcd_grpc.posting import post
 from etcd_grpc.saver import Saver
 from etcd_grpc.telemetry import emit, events
 
@@ -56,13 +57,8 @@ class Subscription:
             for change in changes:
                 self._pending.pop(change.key, None)  # the last change goes to the end
                 self._pending[change.key] = change
-        if not scheduled and not self._closed:
-            try:
-                self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:
-                if not self._loop.is_closed():
-                    raise
-                self._closed = True  # the subscriber's loop has ended without closing its channel
+        if not scheduled and not self._closed and not post(self._loop, self._deliver):
+            self._closed = True  # the subscriber's loop has ended without closing its channel
 
     def close(self) -> None:
         """Deliver nothing more."""

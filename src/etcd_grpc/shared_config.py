@@ -18,6 +18,7 @@ from etcd_grpc.codec.base import MAX_VALUE_BYTES, Entry
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.model import check_service
+from etcd_grpc.posting import post
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["ConfigSubscription", "SharedConfig", "config_key", "parse_stored"]
@@ -70,13 +71,8 @@ class ConfigSubscription:
     def offer(self, config: ServiceConfig | None) -> None:
         """This is the latest; called by ``SharedConfig``."""
         self._latest = config
-        if not self._closed:
-            try:
-                self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:
-                if not self._loop.is_closed():
-                    raise
-                self._closed = True  # the subscriber's loop has ended without closing its channel
+        if not self._closed and not post(self._loop, self._deliver):
+            self._closed = True  # the subscriber's loop has ended without closing its channel
 
     def close(self) -> None:
         """Deliver nothing more."""

@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable
 
+from etcd_grpc.posting import post
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Diagnosis"]
@@ -84,12 +85,7 @@ class Diagnosis:
     # On the thread.
 
     def _run(self, addresses: tuple[str, ...]) -> None:
-        found = {address: self._look(address) for address in addresses}
-        try:
-            self._loop.call_soon_threadsafe(self._found, found)
-        except RuntimeError:
-            if not self._loop.is_closed():  # closed: nobody waits for it any more
-                raise
+        post(self._loop, self._found, {address: self._look(address) for address in addresses})
 
     # On the loop.
 

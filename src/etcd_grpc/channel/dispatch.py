@@ -34,6 +34,7 @@ from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.model import Snapshot
+from etcd_grpc.posting import post
 
 __all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
 
@@ -214,15 +215,7 @@ class Dispatcher(Generic[C]):
     def _post(self, callback: Callable[..., object], *arguments: Any) -> bool:
         """Run ``callback`` on the dispatcher's loop; False: it is closed."""
         running = self._running
-        if running is None or self.closed:
-            return False
-        try:
-            running.loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            if not running.loop.is_closed():
-                raise
-            return False
-        return True
+        return running is not None and not self.closed and post(running.loop, callback, *arguments)
 
     def snapshot(self) -> Snapshot | None:
         """The endpoints as etcd has them; None before the channel was first used."""

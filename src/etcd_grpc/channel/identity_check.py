@@ -17,6 +17,7 @@ import grpc
 
 from etcd_grpc.channel.subchannel import Connector, Subchannel, Verdict
 from etcd_grpc.identity import told_id
+from etcd_grpc.posting import post
 
 __all__ = ["ASK_TIMEOUT_S", "Answer", "IdentityCheck", "answer_of"]
 
@@ -101,20 +102,12 @@ class IdentityCheck(Generic[C]):
             self._under_way.add(subchannel)
 
             def answered(answer: Answer, asked: Subchannel[C] = subchannel) -> None:
-                self._post(asked, answer)
+                post(self._loop, self._answered, asked, answer)
 
             try:
                 self._connector.ask(subchannel.channel, answered)
             except ValueError:  # closed meanwhile
                 answered(Answer(None, conclusive=False))
-
-    def _post(self, subchannel: Subchannel[C], answer: Answer) -> None:
-        """From any thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._answered, subchannel, answer)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
 
     def _answered(self, subchannel: Subchannel[C], answer: Answer) -> None:
         self._under_way.discard(subchannel)

@@ -14,6 +14,7 @@ from typing import Self
 import grpc
 
 from etcd_grpc.config import EtcdConfig
+from etcd_grpc.posting import post
 from etcd_grpc.tls.material import Material
 from etcd_grpc.tls.watcher import Watched, watch
 
@@ -116,11 +117,7 @@ class Connections:
 
     def _replaced(self, material: Material) -> None:
         """On the thread that looks at files."""
-        try:
-            self._loop.call_soon_threadsafe(self._use, material)
-        except RuntimeError:
-            if not self._loop.is_closed():  # closed: nobody connects any more
-                raise
+        post(self._loop, self._use, material)
 
     def _use(self, material: Material) -> None:
         self._credentials = credentials_of(material)

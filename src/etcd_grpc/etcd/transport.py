@@ -41,6 +41,7 @@ from etcd_grpc.etcd.connections import Connection, Connections
 from etcd_grpc.etcd.failure import StaleTokenError, is_certificate_refused, translate
 from etcd_grpc.etcd.methods import Method
 from etcd_grpc.model import split_address
+from etcd_grpc.posting import post
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Stream", "Transport"]
@@ -257,7 +258,7 @@ class Transport:
 
     async def _until_done(self, call: Any) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
-        call.add_done_callback(lambda _: _on_loop(self._loop, _settle, done))
+        call.add_done_callback(lambda _: post(self._loop, _settle, done))
         try:
             await done
         except asyncio.CancelledError:
@@ -323,21 +324,12 @@ class Stream(Generic[Q, R]):
         error: EtcdError
         try:
             for response in self._call:
-                _on_loop(self._loop, self._responses.put_nowait, response)
+                post(self._loop, self._responses.put_nowait, response)
             error = EtcdUnavailableError(f"etcd member {self.member} ended the stream")
         except grpc.RpcError as failure:
             error = translate(failure, self._method.path, self.member, user=self._user)
         self._requests.put(None)
-        _on_loop(self._loop, self._responses.put_nowait, error)
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[T], object], argument: T) -> None:
-    """Run ``callback`` on the loop, from a thread of gRPC or of ours."""
-    try:
-        loop.call_soon_threadsafe(callback, argument)
-    except RuntimeError:
-        if not loop.is_closed():  # closed: nobody waits for it any more
-            raise
+        post(self._loop, self._responses.put_nowait, error)
 
 
 def _settle(done: asyncio.Future[None]) -> None:

@@ -13,6 +13,7 @@ import grpc.aio
 
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Instance
+from etcd_grpc.posting import post
 from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_services, server_options
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import AsyncHealthServicer, add_health
@@ -215,13 +216,7 @@ class _Host:
     def _post(self, callback: Callable[..., object], *arguments: Any) -> bool:
         """Run ``callback`` on the server's loop; False: that is closed, and the server with it."""
         assert self.loop is not None
-        try:
-            self.loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
-            return False
-        return True
+        return post(self.loop, callback, *arguments)
 
     # On the server's loop.
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from etcd_grpc.intent import Intent
 from etcd_grpc.model import Instance, Status
 from etcd_grpc.plane import ControlPlane
+from etcd_grpc.posting import post
 from etcd_grpc.registry import Registrar
 from etcd_grpc.server.inflight import InFlight
 from etcd_grpc.server.lifecycle import LEAVING, Effect, Event, State, transition
@@ -102,11 +103,7 @@ class Conductor:
 
     def post(self, event: Event) -> None:
         """Let ``event`` happen soon.  Safe in a signal handler; nothing happens after the end."""
-        try:
-            self._loop.call_soon_threadsafe(self.handle, event)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
+        post(self._loop, self.handle, event)
 
     @property
     def registered(self) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from etcd_grpc.posting import post
 from etcd_grpc.server.lag import LagJudge
 from etcd_grpc.server.lifecycle import Event
 
@@ -54,13 +55,8 @@ class Heartbeat:
     def _post(self) -> None:
         self._ran_at = None
         self._posted_at = time.monotonic()
-        try:
-            self._watched.call_soon_threadsafe(self._beat)
-        except RuntimeError:
-            if not self._watched.is_closed():
-                raise
-            return  # the application has ended its loop
-        self._control.call_later(self._interval_s, self._look)
+        if post(self._watched, self._beat):  # else the application has ended its loop
+            self._control.call_later(self._interval_s, self._look)
 
     def _beat(self) -> None:
         """On the watched loop."""
