@@ -82,3 +82,13 @@ def connected(channel: Any, count: int) -> Callable[[], bool]:
 def in_flight(channel: Any) -> int:
     """The calls under way at all endpoints of a balanced channel."""
     return sum(row.in_flight for row in channel.explain().endpoints)
+
+
+def hedge(attempts: int, delay: str) -> dict[str, Any]:
+    """A service config that hedges every method; UNAVAILABLE is not fatal."""
+    policy = {
+        "maxAttempts": attempts,
+        "hedgingDelay": delay,
+        "nonFatalStatusCodes": ["UNAVAILABLE"],
+    }
+    return {"methodConfig": [{"name": [{}], "hedgingPolicy": policy}]}

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from etcd_grpc.balancer.service_config import (
+    HedgingPolicy,
     MethodConfig,
     RetryPolicy,
     ServiceConfig,
@@ -318,9 +319,49 @@ def test_codes_given_twice_count_once() -> None:
     }
 
 
-def test_hedging_is_refused_because_ignoring_it_would_change_how_often_a_call_is_sent() -> None:
-    with pytest.raises(ConfigurationError, match="hedgingPolicy"):
-        for_all(hedgingPolicy={"maxAttempts": 2})
+def test_hedging_is_read() -> None:
+    parsed = for_all(
+        hedgingPolicy={
+            "maxAttempts": 3,
+            "hedgingDelay": "0.05s",
+            "nonFatalStatusCodes": ["unavailable", 13],
+        }
+    )
+    codes = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
+    assert parsed.hedging == HedgingPolicy(3, 0.05, codes)
+    assert parsed.retry is None
+
+
+def test_hedging_without_a_delay_or_codes_sends_all_at_once_and_ends_with_any_failure() -> None:
+    """Both may be left out (gRFC A6, service_config.proto)."""
+    parsed = for_all(hedgingPolicy={"maxAttempts": 2})
+    assert parsed.hedging == HedgingPolicy(2, 0.0, frozenset())
+
+
+def test_more_than_five_hedges_are_five() -> None:
+    hedging = for_all(hedgingPolicy={"maxAttempts": 9}).hedging
+    assert hedging is not None
+    assert hedging.max_attempts == 5
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [
+        ({"maxAttempts": 1}, "maxAttempts"),
+        ({}, "maxAttempts"),
+        ({"maxAttempts": 2, "hedgingDelay": "-1s"}, "hedgingDelay"),
+        ({"maxAttempts": 2, "hedgingDelay": "soon"}, "hedgingDelay"),
+        ({"maxAttempts": 2, "nonFatalStatusCodes": ["NEVER"]}, "NEVER"),
+    ],
+)
+def test_malformed_hedging_is_refused(policy: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        for_all(hedgingPolicy=policy)
+
+
+def test_method_is_retried_or_hedged_but_not_both() -> None:
+    with pytest.raises(ConfigurationError, match="choose one"):
+        for_all(hedgingPolicy={"maxAttempts": 2}, retryPolicy=RETRY)
 
 
 # Throttling.

@@ -1,14 +1,13 @@
 """gRPC's service config, in its own JSON: the policy, health checking, per-method timeouts and retries.
 
-Source: grpc/service_config/service_config.proto and gRFC A6 (retryPolicy, retryThrottling).  Fields
-that gRPC knows and we do not yet act on are refused if ignoring them could lose or repeat a call
-(``hedgingPolicy``); other unknown fields are ignored, as gRPC does.
+Source: grpc/service_config/service_config.proto and gRFC A6 (retryPolicy, hedgingPolicy,
+retryThrottling).  Unknown fields are ignored, as gRPC does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,7 +17,7 @@ from etcd_grpc.balancer.policies import PolicyConfig, parse_policy
 from etcd_grpc.balancer.settings import seconds
 from etcd_grpc.errors import ConfigurationError
 
-__all__ = ["MethodConfig", "RetryPolicy", "ServiceConfig", "Throttling"]
+__all__ = ["HedgingPolicy", "MethodConfig", "RetryPolicy", "ServiceConfig", "Throttling"]
 
 _MAX_ATTEMPTS = 5  # gRFC A6: higher values are treated as 5
 
@@ -35,8 +34,17 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgingPolicy:
+    """gRFC A6: how often, and after how long, a call is sent again that has not been answered."""
+
+    max_attempts: int
+    delay_s: float
+    non_fatal: frozenset[grpc.StatusCode]
+
+
+@dataclass(frozen=True, slots=True)
 class Throttling:
-    """gRFC A6: no retry while at most half of ``max_tokens`` are left."""
+    """gRFC A6: no retry and no hedge while at most half of ``max_tokens`` are left."""
 
     max_tokens: float
     token_ratio: float
@@ -44,11 +52,20 @@ class Throttling:
 
 @dataclass(frozen=True, slots=True)
 class MethodConfig:
-    """What applies to the calls of a method."""
+    """What applies to the calls of a method; it has a retry policy, a hedging policy or neither.
+
+    Attributes:
+        plain: Whether a call that finds its endpoint connected begins as it does without any config.
+    """
 
     timeout_s: float | None = None
     wait_for_ready: bool | None = None
     retry: RetryPolicy | None = None
+    hedging: HedgingPolicy | None = None
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", self.timeout_s is None and self.hedging is None)
 
 
 class ServiceConfig:
@@ -123,12 +140,18 @@ class _Retry(msgspec.Struct, rename="camel"):
     retryable_status_codes: list[str | int]
 
 
+class _Hedging(msgspec.Struct, rename="camel"):
+    max_attempts: int
+    hedging_delay: str = "0s"
+    non_fatal_status_codes: list[str | int] = []
+
+
 class _MethodConfig(msgspec.Struct, rename="camel"):
     name: list[_Name] = []
     timeout: str | None = None
     wait_for_ready: bool | None = None
     retry_policy: _Retry | None = None
-    hedging_policy: Any = None
+    hedging_policy: _Hedging | None = None
 
 
 class _Throttling(msgspec.Struct, rename="camel"):
@@ -155,12 +178,15 @@ def _policy(config: _Config) -> PolicyConfig | None:
 
 
 def _method(item: _MethodConfig) -> MethodConfig:
-    if item.hedging_policy is not None:
-        raise ConfigurationError("service config: hedgingPolicy is not supported; use retryPolicy")
+    if item.hedging_policy is not None and item.retry_policy is not None:
+        raise ConfigurationError(
+            "service config: a methodConfig has retryPolicy and hedgingPolicy; choose one"
+        )
     return MethodConfig(
         timeout_s=None if item.timeout is None else _seconds(item.timeout, "timeout"),
         wait_for_ready=item.wait_for_ready,
         retry=None if item.retry_policy is None else _retry(item.retry_policy),
+        hedging=None if item.hedging_policy is None else _hedging(item.hedging_policy),
     )
 
 
@@ -186,6 +212,16 @@ def _retry(item: _Retry) -> RetryPolicy:
     if wrong:
         raise ConfigurationError(f"service config: retryPolicy needs {', '.join(wrong)}")
     return policy
+
+
+def _hedging(item: _Hedging) -> HedgingPolicy:
+    if item.max_attempts < 2:
+        raise ConfigurationError("service config: hedgingPolicy needs maxAttempts (2 or more)")
+    return HedgingPolicy(
+        max_attempts=min(item.max_attempts, _MAX_ATTEMPTS),
+        delay_s=_seconds(item.hedging_delay, "hedgingDelay"),
+        non_fatal=frozenset(_code(code) for code in item.non_fatal_status_codes),
+    )
 
 
 def _throttling(item: _Throttling) -> Throttling:

@@ -66,22 +66,22 @@ class Failed:
     """Stands in for the attempt of a call that never got one."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        self._error = error
+        self.error = error
 
     async def code(self) -> grpc.StatusCode:
-        return self._error.code()
+        return self.error.code()
 
     async def details(self) -> str:
-        return self._error.details() or ""
+        return self.error.details() or ""
 
     async def initial_metadata(self) -> Any:
-        return self._error.initial_metadata()
+        return self.error.initial_metadata()
 
     async def trailing_metadata(self) -> Any:
-        return self._error.trailing_metadata()
+        return self.error.trailing_metadata()
 
     async def debug_error_string(self) -> str:
-        return self._error.debug_error_string() or ""
+        return self.error.debug_error_string() or ""
 
 
 class AioCall:

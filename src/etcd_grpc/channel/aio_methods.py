@@ -9,11 +9,14 @@ from typing import Any
 
 import grpc
 
+from etcd_grpc.balancer.service_config import HedgingPolicy
 from etcd_grpc.channel.aio_calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
+from etcd_grpc.channel.aio_hedged import HedgedCall
 from etcd_grpc.channel.aio_repeated import UnaryStreamCall, UnaryUnaryCall
 from etcd_grpc.channel.aio_reports import reporting
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import left_until
+from etcd_grpc.channel.hedging import Hedging
 from etcd_grpc.channel.retry import numbered
 
 __all__ = [
@@ -88,7 +91,7 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
         call.add_done_callback(subchannel.ended)
         return call
 
-    def _begin_stream(self, subchannel: AioSubchannel, *arguments: Any) -> Any:
+    def _begin_observed(self, subchannel: AioSubchannel, *arguments: Any) -> Any:
         """As ``_begin``, and the policy is told how it ended."""
         call = self._begin(subchannel, *arguments)
         if self._dispatcher.observes:
@@ -114,8 +117,11 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> UnaryUnaryCall:
+    ) -> UnaryUnaryCall | HedgedCall:
         dispatcher, config = self._dispatcher, self._config
+        if config.hedging is not None:
+            arguments = (request, metadata, credentials, compression)
+            return self._hedge(config.hedging, timeout, wait_for_ready, metadata, arguments)
         if config.timeout_s is not None:
             timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -135,6 +141,24 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
             subchannel,
             inner,
         )
+
+    def _hedge(
+        self,
+        policy: HedgingPolicy,
+        timeout: float | None,
+        wait_for_ready: bool | None,
+        metadata: Metadata,
+        arguments: tuple[Any, ...],
+    ) -> HedgedCall:
+        """A call of which several attempts may be under way."""
+        dispatcher = self._dispatcher
+        subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
+        machine = Hedging(policy, dispatcher.throttle, deadline)
+
+        def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
+            return self._begin_observed(picked, left, previous, *arguments)
+
+        return HedgedCall(dispatcher, start, machine, deadline, waits, metadata, subchannel)
 
 
 class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
@@ -178,7 +202,7 @@ class _RequestStreamMultiCallable(_MultiCallable):
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
 
         def start(picked: AioSubchannel, left: float | None, _previous: int = 0) -> Any:
-            return self._begin_stream(picked, left, 0, requests, metadata, credentials, compression)
+            return self._begin_observed(picked, left, 0, requests, metadata, credentials, compression)
 
         if subchannel is not None:
             return start(subchannel, left_until(deadline))

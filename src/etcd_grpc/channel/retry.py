@@ -20,14 +20,14 @@ import grpc
 
 from etcd_grpc.balancer.service_config import RetryPolicy, Throttling
 
-__all__ = ["Attempts", "Throttle", "never_left", "numbered", "pushback_ms"]
+__all__ = ["MAX_TRANSPARENT", "Attempts", "Throttle", "never_left", "numbered", "pushback_ms"]
 
 _JITTER = 0.2
 _PUSHBACK = "grpc-retry-pushback-ms"
 _PREVIOUS = "grpc-previous-rpc-attempts"
 _MAX_DIGITS = 10  # it is a 32-bit number
 # Transparent retries need no policy, but an end: with every endpoint refusing, the call fails.
-_MAX_TRANSPARENT = 20
+MAX_TRANSPARENT = 20
 # How the failures begin of a channel whose policy is pick_first, and with health checking round_robin.
 _NOT_SENT = ("failed to connect to all addresses", "connections to all backends failing")
 
@@ -108,7 +108,7 @@ class Attempts:
             trailers: Its trailing metadata, as pairs.
             unseen: What ``never_left`` says of it.
         """
-        if unseen and self._transparent < _MAX_TRANSPARENT:
+        if unseen and self._transparent < MAX_TRANSPARENT:
             self._transparent += 1
             return 0.0
         policy = self._policy

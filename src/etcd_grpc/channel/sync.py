@@ -19,8 +19,8 @@ from etcd_grpc.channel.sync_methods import (
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
     UnaryStreamMultiCallable,
-    UnaryUnaryMultiCallable,
 )
+from etcd_grpc.channel.sync_unary import UnaryUnaryMultiCallable
 from etcd_grpc.channel.watchers import StateWatchers
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument

@@ -1,37 +1,36 @@
-"""The methods of a synchronous balanced channel, in the four shapes of gRPC."""
+"""The streaming methods of a synchronous balanced channel, and what all its methods have in common."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import grpc
 
 from etcd_grpc.channel.bound import BoundMethod
-from etcd_grpc.channel.dispatch import delay_after, left_until
+from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.failure import NoEndpointError
 from etcd_grpc.channel.retry import numbered
-from etcd_grpc.channel.sync_calls import PendingCall, SyncSubchannel, track, wait_for_endpoint
+from etcd_grpc.channel.sync_calls import PendingCall, track, wait_for_endpoint
+from etcd_grpc.channel.sync_outcome import SyncSubchannel
 from etcd_grpc.channel.sync_reports import reporting
 from etcd_grpc.channel.sync_streams import ResponseStream
 
 __all__ = [
+    "MultiCallable",
     "StreamStreamMultiCallable",
     "StreamUnaryMultiCallable",
     "UnaryStreamMultiCallable",
-    "UnaryUnaryMultiCallable",
 ]
 
 _log = logging.getLogger("etcd_grpc.channel")
 
-T = TypeVar("T")
 Metadata = Any  # whatever a plain channel takes
 
 
-class _MultiCallable(BoundMethod[grpc.Channel]):
+class MultiCallable(BoundMethod[grpc.Channel]):
     """How a synchronous call finds its endpoint."""
 
     __slots__ = ()
@@ -110,167 +109,11 @@ class _MultiCallable(BoundMethod[grpc.Channel]):
         ).begin()
 
 
-class _Unary(NamedTuple):
-    """What is sent, and sent again: no closure, for which every call would have to make cells."""
-
-    request: Any
-    credentials: grpc.CallCredentials | None
-    compression: grpc.Compression | None
-
-    def attempt(self, inner: Any, left: float | None, metadata: Metadata) -> Any:
-        """Send it by a real channel's multi-callable."""
-        return inner(self.request, left, metadata, self.credentials, None, self.compression)
-
-
 def _keep(_method: object) -> None:
     """A callback that holds the method, and by it the channel, for as long as the call lives."""
 
 
-class UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
-    """One request, one response; may be sent again to another endpoint."""
-
-    __slots__ = ()
-
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        dispatcher = self._dispatcher
-        subchannel = dispatcher.pick((), metadata)
-        failure = None
-        if subchannel is not None and self._config.timeout_s is None:
-            # The same as _persist's first attempt, without its bookkeeping.
-            in_flight = subchannel.in_flight
-            started = subchannel.began()
-            try:
-                inner = self._inner.get(subchannel) or self._bind(subchannel)
-                # By its name: an object that is called has its arguments packed and unpacked first.
-                response = inner.__call__(request, timeout, metadata, credentials, None, compression)
-            except (grpc.RpcError, ValueError) as error:
-                failure = error
-            else:
-                if dispatcher.throttle is not None:
-                    dispatcher.throttle.succeeded()
-                if dispatcher.observes:
-                    dispatcher.succeeded(subchannel, started)
-                return response
-            finally:
-                in_flight.pop()
-            self._observe(subchannel, failure, started)
-            if timeout is not None:
-                timeout -= time.monotonic() - started
-        return self._persist(
-            _Unary(request, credentials, compression).attempt,
-            timeout,
-            wait_for_ready,
-            metadata,
-            subchannel,
-            failure,
-        )
-
-    def with_call(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> tuple[Any, grpc.Call]:
-        result: tuple[Any, grpc.Call] = self._persist(
-            lambda inner, *how: inner.with_call(request, *how, credentials, None, compression),
-            timeout,
-            wait_for_ready,
-            metadata,
-        )
-        return result
-
-    def future(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
-            headers = numbered(metadata, previous)
-            inner = self._bind(picked) if raw is None else self._bind_raw(picked)
-            message = request if raw is None else raw
-            return inner.future(message, left, headers, credentials, None, compression)
-
-        subchannel = self._ready(metadata)
-        raw = self._serialized(request) if subchannel is None else None
-        deadline, waits = self._defaults(timeout, wait_for_ready)
-        attempts = self._dispatcher.attempts(self._config.retry)
-        return PendingCall(
-            self._dispatcher,
-            start,
-            deadline=deadline,
-            wait_for_ready=waits,
-            attempts=attempts,
-            metadata=metadata,
-        ).begin(subchannel)
-
-    def _persist(
-        self,
-        attempt: Callable[[Any, float | None, Metadata], T],
-        timeout: float | None,
-        wait_for_ready: bool | None,
-        metadata: Metadata,
-        subchannel: SyncSubchannel | None = None,
-        failure: grpc.RpcError | ValueError | None = None,
-    ) -> T:
-        """Attempt until there is an answer, a final failure or no endpoint; blocks meanwhile.
-
-        Args:
-            attempt: Makes one; gets the inner multi-callable, what is left of the timeout, headers.
-            timeout, wait_for_ready, metadata: As the caller of the RPC said.
-            subchannel: The one that was picked for the first attempt, if there is one.
-            failure: Of that attempt, if it was made.
-
-        Raises:
-            grpc.RpcError: The final failure.
-            ValueError: The channel is closed.
-        """
-        deadline, waits = self._defaults(timeout, wait_for_ready)
-        attempts = self._dispatcher.attempts(self._config.retry)
-        tried: set[SyncSubchannel] = set()
-        while True:
-            if subchannel is not None and failure is not None:
-                delay = delay_after(failure, attempts, subchannel, deadline)
-                if delay is None:
-                    raise failure
-                tried.add(subchannel)
-                time.sleep(delay)
-                subchannel = None
-            subchannel = subchannel or self._dispatcher.pick(tried, metadata)
-            if subchannel is None:
-                self._ready(metadata)
-                subchannel = wait_for_endpoint(self._dispatcher, deadline, waits, metadata)
-            started = subchannel.began()
-            try:
-                headers = numbered(metadata, attempts.previous)
-                response = attempt(self._bind(subchannel), left_until(deadline), headers)
-            except (grpc.RpcError, ValueError) as error:
-                failure = error
-                self._observe(subchannel, failure, started)
-            else:
-                self._observe(subchannel, None, started)
-                if self._dispatcher.throttle is not None:
-                    self._dispatcher.throttle.succeeded()
-                return response
-            finally:
-                subchannel.in_flight.pop()
-
-
-class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+class UnaryStreamMultiCallable(MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     """One request, many responses; may be sent again before the first of them."""
 
     __slots__ = ()
@@ -304,7 +147,7 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  
         ).begin(subchannel)
 
 
-class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+class StreamUnaryMultiCallable(MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     """Many requests, one response."""
 
     __slots__ = ()
@@ -368,7 +211,7 @@ class StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  
         )
 
 
-class StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
+class StreamStreamMultiCallable(MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """Many requests, many responses."""
 
     __slots__ = ()

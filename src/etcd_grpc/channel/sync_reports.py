@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import grpc
 
 from etcd_grpc.channel.reports import ReportReader
-from etcd_grpc.channel.sync_calls import SyncSubchannel
+from etcd_grpc.channel.sync_outcome import SyncSubchannel
 
 __all__ = ["reporting"]
 
@@ -57,5 +58,11 @@ class _Stream:
 
     def __call__(self, *arguments: Any) -> Any:
         call = self._inner(*arguments)
-        call.add_callback(lambda: self._reader.read(call.trailing_metadata()))
+        held = weakref.ref(call)  # a stream that the application drops is cancelled
+
+        def ended() -> None:
+            if (known := held()) is not None:
+                self._reader.read(known.trailing_metadata())
+
+        call.add_callback(ended)
         return call

@@ -1,0 +1,221 @@
+"""Hedged calls of asyncio channels on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+import pytest
+from tests.support.calls import free_port, who
+from tests.support.scripted import ScriptedServer, connected, hedge, in_flight, script
+
+import etcd_grpc
+
+HANGS = {"sleep_s": 60}
+
+
+async def until(condition, what: str, timeout_s: float = 20.0) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {timeout_s:g} s: {what}") from None
+
+
+@pytest.fixture
+def servers(announce) -> Iterator[list[ScriptedServer]]:
+    """Three scripted servers, announced."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(ScriptedServer()) for _ in range(3)]
+        for server in made:
+            announce(server.address)
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    etcd: str, service: str, config, count: int = 3, **arguments
+) -> AsyncIterator[etcd_grpc.aio.Channel]:
+    """A channel, all of it connected; ends with nothing in flight."""
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
+    ) as channel:
+        channel.get_state(try_to_connect=True)
+        await until(connected(channel, count), "all connected")
+        yield channel
+        await until(lambda: not in_flight(channel), "nothing in flight")
+
+
+def saw(servers: list[ScriptedServer], name: str) -> list[str]:
+    """What all of them saw, sorted."""
+    return sorted(what for server in servers for what in server.saw(name))
+
+
+async def test_hedge_goes_to_another_server_and_the_slow_one_is_cancelled(etcd, service, servers):
+    slow = servers[0]
+    async with opened(etcd, service, hedge(2, "0.1s")) as channel:
+        method = channel.unary_unary("/script/Unary")
+        hedged = 0
+        for _ in range(3):  # one of them begins at the slow server
+            name, request = script({slow.address: HANGS})
+            assert who(await method(request, timeout=30)) != slow.address
+            if slow.saw(name):
+                hedged += 1
+                await until(lambda: "cancelled" in slow.saw(name), "cancelled there")  # noqa: B023
+                assert saw(servers, name) == ["answered", "began", "began", "cancelled", "waits"]
+        assert hedged
+        await until(lambda: not in_flight(channel), "nothing in flight")
+        assert all(row.failures == 0 for row in channel.explain().endpoints)
+
+
+async def test_call_answers_every_question_and_calls_back_once(etcd, service, servers):
+    slow = servers[0]
+    async with opened(etcd, service, hedge(3, "0.05s")) as channel:
+        for _ in range(3):
+            _, request = script({slow.address: HANGS, "*": {"headers": True}})
+            call = channel.unary_unary("/script/Unary")(request, timeout=30)
+            assert isinstance(call, grpc.aio.UnaryUnaryCall)
+            called: list[object] = []
+            call.add_done_callback(called.append)
+            assert not call.done()
+            assert 0 < call.time_remaining() <= 30
+            assert ("sent", "early") in tuple(await call.initial_metadata())
+            assert await call.code() is grpc.StatusCode.OK
+            assert await call.details() is not None
+            assert await call.trailing_metadata() is not None
+            await call.wait_for_connection()
+            assert who(await call) != slow.address
+            assert who(await call) != slow.address
+            assert call.done()
+            assert not call.cancelled()
+            assert not call.cancel()
+            assert called == [call]
+
+
+async def test_call_that_nobody_awaits_is_hedged(etcd, service, servers):
+    async with opened(etcd, service, hedge(3, "0.05s")) as channel:
+        name, request = script({servers[0].address: {"sleep_s": 1}, "*": HANGS})
+        call = channel.unary_unary("/script/Unary")(request, timeout=60)
+        await until(call.done, "done")
+        assert who(await call) == servers[0].address
+        assert saw(servers, name).count("began") == 3
+
+
+async def test_statistics_of_a_loser_say_only_that_it_is_slow(etcd, service, servers):
+    slow = servers[0]
+    policy = [{"outlier_detection": {"childPolicy": [{"round_robin": {}}]}}]
+    async with opened(etcd, service, hedge(2, "0.1s"), policy=policy) as channel:
+        method = channel.unary_unary("/script/Unary")
+        for _ in range(12):
+            await method(script({slow.address: HANGS})[1], timeout=30)
+        await until(lambda: not in_flight(channel), "nothing in flight")
+        rows = {row.address: row for row in channel.explain().endpoints}
+    assert rows[slow.address].picks >= 4
+    assert rows[slow.address].load_ms > 80
+    assert {row.failures for row in rows.values()} == {0}
+    assert {row.why for row in rows.values()} == {""}
+
+
+async def test_failure_that_is_not_fatal_brings_the_next_server_at_once(etcd, service, servers):
+    acts = {server.address: {"code": "UNAVAILABLE"} for server in servers[:2]}
+    async with opened(etcd, service, hedge(3, "60s")) as channel:
+        for _ in range(3):
+            name, request = script(acts)
+            reply = await channel.unary_unary("/script/Unary")(request, timeout=50)
+            assert who(reply) == servers[2].address
+            assert saw(servers, name).count("answered") == 1
+
+
+async def test_fatal_failure_ends_the_call_and_the_others(etcd, service, servers):
+    fails = servers[0].address
+    async with opened(etcd, service, hedge(3, "0s")) as channel:
+        name, request = script({fails: {"sleep_s": 1, "code": "FAILED_PRECONDITION"}, "*": HANGS})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/script/Unary")(request, timeout=50)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        await until(lambda: saw(servers, name).count("cancelled") == 2, "the others are cancelled")
+    assert saw(servers, name).count("began") == 3
+
+
+async def test_pushback_stops_hedges(etcd, service, servers):
+    async with opened(etcd, service, hedge(3, "0.05s")) as channel:
+        name, request = script({"*": {"code": "UNAVAILABLE", "pushback": "-1"}})
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.unary_unary("/script/Unary")(request, timeout=50)
+    assert saw(servers, name) == ["began", "failed"]
+
+
+async def test_deadline_covers_all_attempts(etcd, service, servers):
+    name, request = script({"*": HANGS})
+    async with opened(etcd, service, hedge(3, "0.3s")) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/script/Unary")(request, timeout=1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: saw(servers, name).count("cancelled") == 3, "ended everywhere")
+
+
+@pytest.mark.parametrize("how", ["call", "task"])
+async def test_cancelling_a_call_or_its_task_cancels_all_attempts(etcd, service, servers, how):
+    async with opened(etcd, service, hedge(3, "0.05s")) as channel:
+        name, request = script({"*": HANGS})
+        call = channel.unary_unary("/script/Unary")(request)
+        task = asyncio.ensure_future(call)
+        await until(lambda: saw(servers, name).count("waits") == 3, "all are asked")
+        assert (call if how == "call" else task).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert call.cancelled()
+        assert call.done()
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: saw(servers, name).count("cancelled") == 3, "cancelled everywhere")
+
+
+async def test_asking_for_the_code_with_a_time_limit_cancels_nothing(etcd, service, servers):
+    async with opened(etcd, service, hedge(2, "60s")) as channel:
+        call = channel.unary_unary("/script/Unary")(script({"*": {"sleep_s": 1}})[1])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call.code(), 0.05)
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_hedged_call_waits_for_its_first_endpoint_and_fails_without(etcd, service, announce):
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, service_config=hedge(2, "0s")
+    ) as channel:
+        method = channel.unary_unary("/script/Unary")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(script()[1], timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert service in caught.value.details()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(script()[1], timeout=0.3, wait_for_ready=True)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        announce(f"127.0.0.1:{free_port()}")
+        with ScriptedServer() as server:
+            announce(server.address)
+            reply = await method(script()[1], timeout=30, wait_for_ready=True)
+            assert who(reply) == server.address
+
+
+async def test_many_hedged_calls_side_by_side_leave_nothing_behind(etcd, service, servers):
+    slow = servers[0]
+    async with opened(etcd, service, hedge(3, "0.01s")) as channel:
+        method = channel.unary_unary("/script/Unary")
+        for _ in range(5):
+            requests = [script({slow.address: {"sleep_s": 0.2}})[1] for _ in range(40)]
+            replies = await asyncio.gather(*(method(request, timeout=60) for request in requests))
+            assert len(replies) == 40
+
+
+async def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
+    async with opened(etcd, service, hedge(2, "0.05s")) as channel:
+        name, request = script({"*": HANGS})
+        call = channel.unary_unary("/script/Unary")(request)
+        await until(lambda: saw(servers, name).count("waits") == 2, "under way")
+        await channel.close()
+        assert await call.code() is grpc.StatusCode.CANCELLED
