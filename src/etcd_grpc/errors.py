@@ -15,6 +15,7 @@ __all__ = [
     "EtcdUnavailableError",
     "MissingExtraError",
     "StoredDataError",
+    "WorkerError",
 ]
 
 
@@ -36,6 +37,10 @@ class MissingExtraError(EtcdGrpcError, ImportError):
 
 class StoredDataError(EtcdGrpcError):
     """A value in etcd cannot be understood.  Such an entry is skipped, never fatal."""
+
+
+class WorkerError(EtcdGrpcError):
+    """Worker processes of ``serve`` ended again and again until none was left to serve."""
 
 
 class EtcdError(EtcdGrpcError):

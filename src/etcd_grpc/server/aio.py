@@ -19,6 +19,7 @@ from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import AsyncHealthServicer, add_health
 from etcd_grpc.server.heartbeat import Heartbeat
 from etcd_grpc.server.inflight import AsyncInFlightInterceptor, InFlight
+from etcd_grpc.server.job import Job
 from etcd_grpc.server.lifecycle import LEAVING, Event, State
 from etcd_grpc.server.options import (
     LifeOptions,
@@ -30,6 +31,7 @@ from etcd_grpc.server.options import (
 )
 from etcd_grpc.server.orca import AsyncLoadInterceptor, process_reporter
 from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.supervise import supervise_beside
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
 from etcd_grpc.telemetry import emit, events
@@ -255,15 +257,20 @@ async def serve(
 
     Args:
         add_servicers: Adds your servicers to the server that it is given; may be a coroutine function.
-        on_ready: Called with the ``Lifecycle`` when clients can find the server.
+        on_ready: Called with the ``Lifecycle`` when clients can find the server; in each worker.
         settings: See ``etcd_grpc.server.options``: ``LifeOptions`` and ``ServeOptions``.
 
     Raises:
         ConfigurationError: An argument is wrong, or the port cannot be had; nothing was registered.
         DuplicateInstanceError: A live process is registered under ``id``.
         EtcdError: etcd could not be reached in time, or refused; nothing stays registered.
+        WorkerError: The workers ended again and again, and none is left.
     """
-    await run(add_servicers, serve_options(**settings), on_ready)
+    options = serve_options(**settings)
+    if options.workers > 1:
+        await supervise_beside(Job(add_servicers, options, asyncio=True, on_ready=on_ready))
+    else:
+        await run(add_servicers, options, on_ready)
 
 
 async def run(

@@ -17,7 +17,7 @@ from etcd_grpc.errors import ConfigurationError, MissingExtraError
 from etcd_grpc.server.options import ServeOptions, bracketed
 from etcd_grpc.server.tls import ServerTls
 
-__all__ = ["HEALTH", "add_diagnostics", "bind", "note_services", "server_options"]
+__all__ = ["HEALTH", "add_diagnostics", "bind", "note_services", "server_options", "why_not"]
 
 HEALTH = "grpc.health.v1.Health"
 
@@ -64,7 +64,7 @@ def bind(server: Any, options: ServeOptions) -> int:
         else:
             port = server.add_secure_port(where, credentials)
     except RuntimeError as error:
-        why = _why_not(options.host.strip("[]"), options.port) or str(error)
+        why = why_not(options.host.strip("[]"), options.port) or str(error)
         raise ConfigurationError(f"cannot listen on {where}: {why}") from None
     return int(port)
 
@@ -96,7 +96,7 @@ def _missing(what: str, package: str) -> MissingExtraError:
     return MissingExtraError(f"{what} needs {package}: pip install 'etcd-grpc[server]'")
 
 
-def _why_not(host: str, port: int) -> str:
+def why_not(host: str, port: int) -> str:
     """Why nobody can listen there, as the system says it; gRPC says only that it is so."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

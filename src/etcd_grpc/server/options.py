@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
@@ -65,6 +66,7 @@ class ServeSettings(LifeSettings, total=False):
     compression: grpc.Compression | None
     max_workers: int | None
     maximum_concurrent_rpcs: int | None
+    workers: int
     share_port: bool
     reflection: bool | None
     channelz: bool
@@ -179,6 +181,7 @@ class ServeOptions:
         compression: As for ``grpc.server``.
         max_workers: Threads that handle calls; with asyncio, those for handlers that are no coroutines.
         maximum_concurrent_rpcs: Calls beyond it are refused with RESOURCE_EXHAUSTED.
+        workers: How many processes serve, each an instance of its own: see ``supervise``.
         share_port: Other processes may listen on the same port (``SO_REUSEPORT``).
         reflection: Answer ``grpc.reflection``; None: if the extra ``server`` is installed.
         channelz: Answer ``grpc.channelz``.
@@ -198,6 +201,7 @@ class ServeOptions:
     compression: grpc.Compression | None = None
     max_workers: int | None = None
     maximum_concurrent_rpcs: int | None = None
+    workers: int = 1
     share_port: bool = False
     reflection: bool | None = None
     channelz: bool = False
@@ -207,6 +211,8 @@ class ServeOptions:
             raise ConfigurationError(f"port {self.port!r} is not in 0..65535; 0 takes a free one")
         if not self.host:
             raise ConfigurationError("host is empty: 127.0.0.1 is this host only, 0.0.0.0 is all of it")
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise ConfigurationError(f"workers is {self.workers!r}; it must be 1 or more")
         for name in ("max_workers", "maximum_concurrent_rpcs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -219,16 +225,21 @@ class ServeOptions:
         Raises:
             ConfigurationError: Clients could not reach it there.
         """
+        # Behind a port that is shared any of the sharers answers, so an id proves nothing; and their
+        # keys must differ, which those that are made of the address would not.
+        life, identified = self.life, not self.share_port
+        if self.share_port and life.id is None:
+            life = dataclasses.replace(life, id=uuid.uuid4().hex)
         told = self.advertise or os.environ.get("ETCD_GRPC_ADVERTISE", "")
         if ":" in told and not told.endswith("]"):  # a port that others see, in place of ours
-            return self.life.plans(port=None, host=None, address=told, identified=True)
+            return life.plans(port=None, host=None, address=told, identified=identified)
         if told:
-            return self.life.plans(port=port, host=told, address=None, identified=True)
+            return life.plans(port=port, host=told, address=None, identified=identified)
         self._check_reachable()
         ip = ip_of(self.host)
         anywhere = ip is not None and ip.is_unspecified
         host = None if anywhere else self.host
-        return self.life.plans(port=port, host=host, address=None, identified=True)
+        return life.plans(port=port, host=host, address=None, identified=identified)
 
     def _check_reachable(self) -> None:
         config = EtcdConfig.of(self.life.etcd)

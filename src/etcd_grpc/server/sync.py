@@ -15,6 +15,7 @@ from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_service
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import HealthServicer, add_health
 from etcd_grpc.server.inflight import InFlight, InFlightInterceptor
+from etcd_grpc.server.job import Job
 from etcd_grpc.server.lifecycle import LEAVING, Event, State
 from etcd_grpc.server.options import (
     LifeOptions,
@@ -26,6 +27,7 @@ from etcd_grpc.server.options import (
 )
 from etcd_grpc.server.orca import LoadInterceptor
 from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.supervise import supervise
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
 
@@ -219,16 +221,22 @@ def serve(
 
     Args:
         add_servicers: Adds your servicers to the server that it is given, for example
-            ``lambda server: add_GreeterServicer_to_server(Greeter(), server)``.
-        on_ready: Called with the ``Lifecycle`` when clients can find the server.
+            ``lambda server: add_GreeterServicer_to_server(Greeter(), server)``.  With several workers
+            a function at the top of a module.
+        on_ready: Called with the ``Lifecycle`` when clients can find the server; in each worker.
         settings: See ``etcd_grpc.server.options``: ``LifeOptions`` and ``ServeOptions``.
 
     Raises:
         ConfigurationError: An argument is wrong, or the port cannot be had; nothing was registered.
         DuplicateInstanceError: A live process is registered under ``id``.
         EtcdError: etcd could not be reached in time, or refused; nothing stays registered.
+        WorkerError: The workers ended again and again, and none is left.
     """
-    run(add_servicers, serve_options(**settings), on_ready)
+    options = serve_options(**settings)
+    if options.workers > 1:
+        supervise(Job(add_servicers, options, on_ready=on_ready))
+    else:
+        run(add_servicers, options, on_ready)
 
 
 def run(

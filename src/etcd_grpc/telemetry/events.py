@@ -58,6 +58,11 @@ __all__ = [
     "StoreReplaced",
     "WatchRefused",
     "Withdrawn",
+    "WorkerCrashed",
+    "WorkerReady",
+    "WorkersCounted",
+    "WorkersEnded",
+    "WorkersRolled",
 ]
 
 
@@ -673,3 +678,77 @@ class Dropped(Event):
 
     def __str__(self) -> str:
         return f"a listener is too slow; {self.count} events were dropped"
+
+
+# Worker processes, as their parent sees them.
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady(Event):
+    """A worker process serves."""
+
+    logger = "etcd_grpc.workers"
+    place: int
+    pid: int
+    address: str
+
+    def __str__(self) -> str:
+        return f"worker {self.place} (process {self.pid}) serves at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCrashed(Event):
+    """A worker process has ended unasked, the ``times``-th time in a row.
+
+    ``again_in_s`` is how long, in seconds, until it is started again; None: it is not.
+    """
+
+    level = logging.WARNING
+    logger = "etcd_grpc.workers"
+    place: int
+    pid: int
+    why: str
+    times: int
+    again_in_s: float | None
+
+    def __str__(self) -> str:
+        who = f"worker {self.place} (process {self.pid})"
+        if self.again_in_s is None:
+            return f"{who} is lost: {self.why}"
+        often = f" ({self.times} times in a row)" if self.times > 1 else ""
+        return f"{who} is lost{often}, and is started again in {self.again_in_s:.1f} s: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersRolled(Event):
+    """Every worker process was replaced; or not, as that of place ``failed_place`` did not come up."""
+
+    logger = "etcd_grpc.workers"
+    failed_place: int | None
+
+    def __str__(self) -> str:
+        if self.failed_place is None:
+            return "all workers are replaced"
+        return f"replacing workers ended: the new process of worker {self.failed_place} did not come up"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersCounted(Event):
+    """How the workers stand, because somebody has asked (SIGUSR1)."""
+
+    logger = "etcd_grpc.workers"
+    fleet: str
+
+    def __str__(self) -> str:
+        return self.fleet
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersEnded(Event):
+    """All workers have ended; what they did in all."""
+
+    logger = "etcd_grpc.workers"
+    fleet: str
+
+    def __str__(self) -> str:
+        return f"all workers have ended: {self.fleet}"
