@@ -20,7 +20,7 @@ from etcd_grpc.devcluster import Cluster
 from etcd_grpc.etcd import methods, rpc_pb2
 
 COMMAND = str(Path(sys.executable).with_name("etcd-grpc"))
-COMMANDS = ["config", "demo", "dev-ca", "devcluster", "endpoints", "register", "version"]
+COMMANDS = ["config", "demo", "dev-ca", "devcluster", "endpoints", "register", "serve", "version"]
 
 
 @pytest.fixture(scope="module")

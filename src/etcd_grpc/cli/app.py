@@ -19,6 +19,7 @@ from etcd_grpc.cli.dev_ca import dev_ca
 from etcd_grpc.cli.devcluster import devcluster
 from etcd_grpc.cli.endpoints import endpoints
 from etcd_grpc.cli.register import register
+from etcd_grpc.cli.serve import serve
 from etcd_grpc.cli.text import printable
 from etcd_grpc.errors import EtcdGrpcError
 
@@ -72,6 +73,7 @@ app.command()(devcluster)
 app.command()(dev_ca)
 app.add_typer(config, name="config")
 app.command()(register)
+app.command()(serve)
 
 
 @app.command("version")

@@ -6,16 +6,13 @@ say goes to standard error.
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-from collections.abc import Sequence
-from typing import Any
 
 import typer
 
 from etcd_grpc.cli import register_options as option
-from etcd_grpc.cli.text import printable
+from etcd_grpc.cli.pairs import metadata_of
+from etcd_grpc.cli.speech import speak
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.model import split_address
 from etcd_grpc.registration import plan
@@ -75,7 +72,7 @@ def register(
         weight=weight,
         zone=zone,
         version=version,
-        metadata=_metadata(metadata or ()),
+        metadata=metadata_of(metadata or ()),
         ttl_s=ttl,
         settle_s=settle,
         timeout_s=timeout,
@@ -88,7 +85,7 @@ def register(
         raise ConfigurationError("--tls-ca and the like need --tls: the probe would be in plaintext")
     check = _check(probe, where, health_service, secured)
     rules = ProbeRules(interval, probe_timeout, failures, successes, start_timeout)
-    _speak(quiet=quiet)
+    speak(logging.WARNING if quiet else logging.INFO)
     raise typer.Exit(run(Settings(planned, command or (), check, rules, grace)))
 
 
@@ -106,36 +103,3 @@ def _check(
 def _where(advertised: str, port: int | None) -> str:
     """Where the program listens: at the host that clients use, and at its own port."""
     return advertised if port is None else f"{split_address(advertised)[0]}:{port}"
-
-
-def _metadata(pairs: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not (key and equals):
-            raise ConfigurationError(f"--metadata {pair!r} is not KEY=VALUE")
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found
-
-
-class _Speech(logging.Handler):
-    """One line on standard error, told apart from the program's own."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info:
-            text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
-        try:
-            print(f"etcd-grpc: {printable(text)}", file=sys.stderr, flush=True)
-        except OSError:  # nobody reads it any more, which is no reason to end
-            return
-
-
-def _speak(*, quiet: bool) -> None:
-    logger = logging.getLogger("etcd_grpc")
-    logger.addHandler(_Speech())
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False

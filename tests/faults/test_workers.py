@@ -1,0 +1,232 @@
+"""Row 43, and the rest of what can happen to worker processes and their parent."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from tests.support.calls import RETRY, free_port
+from tests.support.etcd import RawEtcd
+from tests.support.family import APP, COMMAND, ROOT, Family, alive, family
+from tests.support.load import Load
+from tests.support.waiting import wait_until
+
+import etcd_grpc
+from etcd_grpc.testing import Cluster
+
+FREE = ("--port", "0")
+QUICK = ("--settle", "0.3", "--grace", "5")
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[str]:
+    with Cluster(1) as cluster:
+        yield cluster.endpoints[0]
+
+
+def registered(etcd: str, service: str) -> int:
+    with RawEtcd(etcd) as raw:
+        return len(raw.get(f"{service}/"))
+
+
+def processes(family: Family, load: Load) -> bool:
+    """Whether every worker answers."""
+    return {str(pid) for pid in family.workers.values()} <= set(load.answers)
+
+
+def test_each_worker_is_an_instance_and_all_leave_with_sigterm(etcd, service):
+    with family(service, etcd, 3, *FREE, *QUICK) as made, Load(service, [etcd]) as load:
+        assert registered(etcd, service) == 3
+        assert len({address for *_, address in made.served}) == 3
+        wait_until(lambda: processes(made, load), "all are called")
+        load.assert_clean()
+    with family(service, etcd, 2, *FREE, *QUICK) as made:
+        pids = list(made.workers.values())
+        assert made.process.terminate(60) == 0
+        assert registered(etcd, service) == 0
+        assert not any(map(alive, pids))
+        (line,) = made.said("all workers have ended")
+        assert "0 workers serving, 0 restarts" in line
+
+
+@pytest.mark.parametrize("ports", ["free", "own", "shared"])
+def test_rolling_restart_under_load_fails_no_call(etcd, service, ports):
+    port = str(free_port())
+    options = {"free": FREE, "own": ("--port", port), "shared": ("--port", port, "--shared-port")}[
+        ports
+    ]
+    with family(service, etcd, 2, *options) as made, Load(service, [etcd], rate=200) as load:
+        for _ in range(2):
+            before = set(made.workers.values())
+            load.forget()
+            made.roll()
+            wait_until(lambda: processes(made, load) or ports == "shared", "the new ones are called")
+            assert not any(map(alive, before))
+            load.assert_clean()
+            with_address = {address for *_, address in made.served[-2:]}
+            assert len(with_address) == (1 if ports == "shared" else 2)
+        assert registered(etcd, service) == 2
+
+
+def test_rolling_restart_at_which_new_code_does_not_load_keeps_the_old(etcd, service, tmp_path):
+    module = tmp_path / "fresh_app.py"
+    module.write_text("from tests.support.worker_app import add_servicers\n")
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    app = "fresh_app:add_servicers"
+    with (
+        family(
+            service, etcd, 2, "--port", str(free_port()), app=app, cwd=tmp_path, **environment
+        ) as made,
+        Load(service, [etcd]) as load,
+    ):
+        before = dict(made.workers)
+        module.write_text("this is no Python\n")
+        made.signal(signal.SIGHUP)
+        wait_until(lambda: made.said("did not come up"), "the roll has ended", 60)
+        assert "SyntaxError" in made.said("is lost")[0]
+        assert made.workers == before
+        assert all(map(alive, before.values()))
+        module.write_text("from tests.support.worker_app import add_servicers\n")
+        made.roll()
+        load.assert_clean()
+
+
+def test_a_killed_worker_loses_only_what_was_in_flight_on_it(etcd, service):
+    with (
+        family(service, etcd, 2, *FREE) as made,
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
+    ):
+        who = channel.unary_unary("/echo/UnaryUnary")
+        slow = channel.unary_unary("/echo/Slow")
+        wait_until(
+            lambda: len({who(b"", timeout=20, wait_for_ready=True) for _ in range(4)}) == 2,
+            "both are called",
+        )
+        calls = [threads.submit(slow, b"3", timeout=60) for _ in range(8)]
+        time.sleep(1)  # they are under way: a call that was not sent yet would go to the other one
+        victim = made.workers[0]
+        os.kill(victim, signal.SIGKILL)
+        failed = [call for call in calls if call.exception() is not None]
+        answered = {call.result().split()[0] for call in calls if call.exception() is None}
+        assert len(failed) == 4
+        assert all(call.exception().code() is grpc.StatusCode.UNAVAILABLE for call in failed)
+        assert answered == {str(made.workers[1]).encode()}
+        wait_until(lambda: made.workers[0] != victim, "it is replaced", 60)
+        assert made.said("it was ended by SIGKILL")
+        new = str(made.workers[0]).encode()
+        wait_until(lambda: who(b"", timeout=20).split()[0] == new, "the new one is called", 30)
+
+
+def test_a_killed_parent_leaves_no_worker(etcd, service):
+    with family(service, etcd, 2, *FREE, *QUICK) as made:
+        workers = list(made.workers.values())
+        with Load(service, [etcd]) as load:
+            wait_until(lambda: processes(made, load), "all are called")
+            made.process.kill()
+        wait_until(lambda: registered(etcd, service) == 0, "they withdraw in order", 30)
+        wait_until(lambda: not any(map(alive, workers)), "no worker is left", 30)
+
+
+def test_row_43_one_worker_that_crashes_always(etcd, service):
+    """The others serve, and its restarts back off."""
+    with family(service, etcd, 3, *FREE, APP_CRASH="0") as made:
+        with Load(service, [etcd], service_config=RETRY) as load:
+            wait_until(lambda: made.said("(6 times in a row)"), "it has crashed six times", 90)
+            steady = {str(made.workers[place]) for place in (1, 2)}
+            assert steady <= set(load.answers)
+            load.assert_clean()
+        delays = [float(delay) for delay in re.findall(r"again in ([\d.]+) s", made.process.output)]
+        assert delays[0] == 0
+        assert delays[5] > delays[1]
+        assert made.process.alive
+        crashed = [pid for place, pid, _ in made.served if place == 0]
+        assert len(crashed) == len(set(crashed)) >= 6
+
+
+def test_row_43_when_none_is_left_the_parent_ends(etcd, service):
+    done = serve(service, etcd, "--workers", "2", *FREE, APP_CRASH="0,1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("etcd-grpc: no worker is left")
+    assert "(4 times in a row)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def serve(service: str, etcd: str, *more: str, app: str = APP, **environment: str):
+    command = [COMMAND, "serve", app, "--service", service, "--etcd", etcd, *more]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_second_sigterm_ends_at_once(etcd, service):
+    with family(service, etcd, 2, *FREE, "--grace", "60") as made:
+        workers = list(made.workers.values())
+        with (
+            etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
+            concurrent.futures.ThreadPoolExecutor(4) as threads,
+        ):
+            slow = channel.unary_unary("/echo/Slow")
+            calls = [threads.submit(slow, b"40", timeout=60, wait_for_ready=True) for _ in range(4)]
+            time.sleep(1)  # they are under way
+            made.signal(signal.SIGTERM)
+            wait_until(lambda: made.said("draining"), "they drain", 20)
+            began = time.monotonic()
+            made.signal(signal.SIGTERM)
+            wait_until(lambda: not made.process.alive, "the parent has ended", 20)
+            assert time.monotonic() - began < 10
+            assert not any(map(alive, workers))
+            assert all(call.exception() is not None for call in calls)
+        assert registered(etcd, service) == 0
+
+
+def test_output_comes_line_by_line_with_the_workers_number(etcd, service):
+    with (
+        family(service, etcd, 2, *FREE) as made,
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
+    ):
+        speak = channel.unary_unary("/echo/Speak")
+        for _ in range(8):
+            speak("one\ntwo 二".encode(), timeout=20, wait_for_ready=True)
+        for line in ("one", "two 二"):
+            wait_until(
+                lambda line=line: (
+                    {said.split(" | ")[0] for said in made.said(f"| {line}")}
+                    == {"worker 0", "worker 1"}
+                ),
+                f"both have said {line}",
+            )
+
+
+def test_calls_are_summed_over_all_workers(etcd, service):
+    with (
+        family(service, etcd, 2, *FREE) as made,
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
+    ):
+        who = channel.unary_unary("/echo/UnaryUnary")
+        for _ in range(50):
+            who(b"", timeout=20, wait_for_ready=True)
+
+        def told(restarts: int) -> list[str]:
+            made.signal(signal.SIGUSR1)
+            what = f"2 workers serving, {restarts} restarts: 50 calls, 0 failed, 0 in flight"
+            return made.said(what)
+
+        wait_until(lambda: told(0), "the sum is right", 30, poll_s=0.3)
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary("/echo/Die")(b"", timeout=20)
+        wait_until(lambda: len(made.served) == 3, "it is replaced", 60)
+        wait_until(lambda: told(1), "what has ended counts", 30, poll_s=0.3)
