@@ -20,6 +20,7 @@ from benchmarks import (
     rolling_restart,
     scale,
     tail_latency,
+    workers,
 )
 from benchmarks.outcome import BenchmarkError, Outcome, Size, load_average, machine
 from etcd_grpc.errors import EtcdGrpcError
@@ -37,6 +38,7 @@ _BENCHMARKS: Mapping[str, Callable[[Size], Outcome]] = {
     "rolling_restart": rolling_restart.run,
     "scale": scale.run,
     "tail_latency": tail_latency.run,
+    "workers": workers.run,
 }
 
 

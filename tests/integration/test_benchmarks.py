@@ -38,6 +38,12 @@ FIGURES = {
         for policy in ("round_robin", "least_request", "ring_hash", "outlier_detection")
         for endpoints in (10, 10_000)
     },
+    "workers": {
+        "workers_2_vs_1",
+        "workers_1_vs_1",
+        "workers_1_calls_per_s",
+        "workers_2_calls_per_s",
+    },
 }
 SETUP = {"etcd_grpc", "python", "grpcio", "protobuf", "etcd", "cpus", "quick", "load_before"}
 
