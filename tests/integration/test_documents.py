@@ -55,6 +55,7 @@ TRANSLATED = [
     "docs/sidecar.md",
     "docs/testing.md",
     "docs/tls.md",
+    "docs/workers.md",
 ]
 MUST_BE_FOLLOWED = {"python", "sh", "bash", "shell", "console", "proto"}
 NOT_RUN = ["docker compose up --detach --wait"]
