@@ -19,6 +19,7 @@ from tests.support.certificates import Folder
 from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
 
+import etcd_grpc
 from etcd_grpc.server.tls import ServerTls
 from etcd_grpc.testing import DevAuthority
 
@@ -32,7 +33,7 @@ def authority(tmp_path: Path) -> DevAuthority:
     return made
 
 
-def credentials(authority: DevAuthority, *names: str, spiffe: str = "") -> grpc.ChannelCredentials:
+def caller(authority: DevAuthority, *names: str, spiffe: str = "") -> grpc.ChannelCredentials:
     issued = authority.issue("client", names, spiffe=spiffe)
     return grpc.ssl_channel_credentials(
         authority.ca.read_bytes(), issued.key.read_bytes(), issued.cert.read_bytes()
@@ -100,10 +101,10 @@ def call(channel: grpc.Channel, method: str) -> bytes:
 
 def check(handlers: Handlers, address: str, authority: DevAuthority, method: str) -> None:
     """The caller gets in, and somebody else is refused, by name."""
-    with grpc.secure_channel(address, credentials(authority, spiffe=SPIFFE)) as channel:
+    with grpc.secure_channel(address, caller(authority, spiffe=SPIFFE)) as channel:
         assert call(channel, method) == b"in"
     assert len(handlers.calls) == 1
-    with grpc.secure_channel(address, credentials(authority, "other.test")) as channel:
+    with grpc.secure_channel(address, caller(authority, "other.test")) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             call(channel, method)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -119,14 +120,11 @@ def test_clients_are_told_apart_by_their_certificates(authority, method):
     server = grpc.server(
         futures.ThreadPoolExecutor(4), handlers=[handlers], interceptors=secured.interceptors()
     )
-    port = server.add_secure_port("127.0.0.1:0", secured.credentials())
-    server.start()
-    try:
+    with secured.followed() as credentials:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
         check(handlers, f"127.0.0.1:{port}", authority, method)
-    finally:
         server.stop(None).wait()
-        del server
-        gc.collect()  # the credentials, and with them the thread that looks at files
 
 
 @pytest.mark.parametrize("method", SHAPES)
@@ -135,14 +133,11 @@ async def test_clients_are_told_apart_in_asyncio_too(authority, method, coroutin
     handlers = Handlers(coroutines=coroutines)
     secured = tls(authority, allowed_clients=[SPIFFE])
     server = grpc.aio.server(handlers=[handlers], interceptors=secured.aio_interceptors())
-    port = server.add_secure_port("127.0.0.1:0", secured.credentials())
-    await server.start()
-    try:
+    with secured.followed() as credentials:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
         await asyncio.to_thread(check, handlers, f"127.0.0.1:{port}", authority, method)
-    finally:
         await server.stop(None)
-        del server
-        gc.collect()
 
 
 def shown(address: str) -> str:
@@ -190,3 +185,41 @@ def test_a_server_that_is_gone_looks_at_files_no_more(authority):
     wait_until(
         lambda: "etcd-grpc-files" not in {t.name for t in threading.enumerate()}, "the thread's end"
     )
+
+
+def served(authority: DevAuthority, service: str, etcd: str) -> None:
+    """A call through ``serve``, and another client's that is refused."""
+    channels = {
+        name: etcd_grpc.secure_channel(f"etcd:///{service}", credentials, etcd=etcd)
+        for name, credentials in {
+            "known": caller(authority, spiffe=SPIFFE),
+            "unknown": caller(authority, "other.test"),
+        }.items()
+    }
+    try:
+        assert channels["known"].unary_unary("/a/UnaryUnary")(b"", timeout=10) == b"in"
+        with pytest.raises(grpc.RpcError, match=r"not permitted to DNS other\.test"):
+            channels["unknown"].unary_unary("/a/UnaryUnary")(b"", timeout=10)
+    finally:
+        for channel in channels.values():
+            channel.close()
+
+
+def test_serve_checks_clients_and_follows_its_files_until_it_returns(authority, service, etcd):
+    def ready(life: etcd_grpc.Lifecycle) -> None:
+        assert "etcd-grpc-files" in {thread.name for thread in threading.enumerate()}
+        try:
+            served(authority, service, etcd)
+        finally:
+            life.drain(wait=False)
+
+    etcd_grpc.serve(
+        lambda server: server.add_generic_rpc_handlers([Handlers(coroutines=False)]),
+        service=service,
+        host="127.0.0.1",
+        port=0,
+        credentials=tls(authority, allowed_clients=[SPIFFE]),
+        etcd=etcd,
+        on_ready=ready,
+    )
+    assert "etcd-grpc-files" not in {thread.name for thread in threading.enumerate()}

@@ -14,7 +14,14 @@ import grpc.aio
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Instance
 from etcd_grpc.posting import post
-from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_services, server_options
+from etcd_grpc.server.binding import (
+    HEALTH,
+    add_diagnostics,
+    bind,
+    note_services,
+    secured,
+    server_options,
+)
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import AsyncHealthServicer, add_health
 from etcd_grpc.server.heartbeat import Heartbeat
@@ -289,14 +296,15 @@ async def run(
         compression=options.compression,
     )
     try:
-        life = await _built(server, add_servicers, options, in_flight)
-        with StopSignals(life._core.post) as signals:
-            async with life:
-                if options.load_reports:
-                    process_reporter().lag = lambda: life.lag_s
-                if on_ready is not None and life.state not in LEAVING:
-                    on_ready(life)
-                await life.wait()
+        with secured(options) as credentials:
+            life = await _built(server, add_servicers, options, credentials, in_flight)
+            with StopSignals(life._core.post) as signals:
+                async with life:
+                    if options.load_reports:
+                        process_reporter().lag = lambda: life.lag_s
+                    if on_ready is not None and life.state not in LEAVING:
+                        on_ready(life)
+                    await life.wait()
     finally:
         await server.stop(0)
         handlers.close()
@@ -318,6 +326,7 @@ async def _built(
     server: grpc.aio.Server,
     add_servicers: Callable[[grpc.aio.Server], object],
     options: ServeOptions,
+    credentials: grpc.ServerCredentials | None,
     in_flight: InFlight,
 ) -> Lifecycle:
     """The life cycle of ``server``, which has all of its services and listens."""
@@ -325,7 +334,7 @@ async def _built(
     added = add_servicers(server)
     if inspect.isawaitable(added):
         await added
-    port = bind(server, options)
+    port = bind(server, options, credentials)
     life = Lifecycle.of(server, LifeCore(options.life, options.plans(port), in_flight))
     if HEALTH not in names:
         add_health(life.make_health(tuple(names)), server)

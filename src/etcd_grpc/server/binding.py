@@ -6,9 +6,10 @@ is a clear error, before anything is registered.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -17,7 +18,15 @@ from etcd_grpc.errors import ConfigurationError, MissingExtraError
 from etcd_grpc.server.options import ServeOptions, bracketed
 from etcd_grpc.server.tls import ServerTls
 
-__all__ = ["HEALTH", "add_diagnostics", "bind", "note_services", "server_options", "why_not"]
+__all__ = [
+    "HEALTH",
+    "add_diagnostics",
+    "bind",
+    "note_services",
+    "secured",
+    "server_options",
+    "why_not",
+]
 
 HEALTH = "grpc.health.v1.Health"
 
@@ -48,7 +57,21 @@ def note_services(server: Any) -> list[str]:
     return names
 
 
-def bind(server: Any, options: ServeOptions) -> int:
+@contextlib.contextmanager
+def secured(options: ServeOptions) -> Iterator[grpc.ServerCredentials | None]:
+    """With what to listen; certificates on disk are followed until the end of the block.
+
+    Raises:
+        ConfigurationError: They cannot be used.
+    """
+    if isinstance(options.credentials, ServerTls):
+        with options.credentials.followed() as credentials:
+            yield credentials
+    else:
+        yield options.credentials
+
+
+def bind(server: Any, options: ServeOptions, credentials: grpc.ServerCredentials | None) -> int:
     """Listen; return the port.
 
     Raises:
@@ -56,11 +79,8 @@ def bind(server: Any, options: ServeOptions) -> int:
     """
     where = f"{bracketed(options.host)}:{options.port}"
     try:
-        credentials = options.credentials
         if credentials is None:
             port = server.add_insecure_port(where)
-        elif isinstance(credentials, ServerTls):
-            port = server.add_secure_port(where, credentials.credentials())
         else:
             port = server.add_secure_port(where, credentials)
     except RuntimeError as error:

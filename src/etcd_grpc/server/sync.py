@@ -11,7 +11,14 @@ import grpc
 
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.model import Instance
-from etcd_grpc.server.binding import HEALTH, add_diagnostics, bind, note_services, server_options
+from etcd_grpc.server.binding import (
+    HEALTH,
+    add_diagnostics,
+    bind,
+    note_services,
+    secured,
+    server_options,
+)
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import HealthServicer, add_health
 from etcd_grpc.server.inflight import InFlight, InFlightInterceptor
@@ -255,11 +262,12 @@ def run(
         compression=options.compression,
     )
     try:
-        life = _built(server, add_servicers, options, in_flight)
-        with StopSignals(life._core.post) as signals, life:
-            if on_ready is not None and life.state not in LEAVING:
-                on_ready(life)
-            life.wait()
+        with secured(options) as credentials:
+            life = _built(server, add_servicers, options, credentials, in_flight)
+            with StopSignals(life._core.post) as signals, life:
+                if on_ready is not None and life.state not in LEAVING:
+                    on_ready(life)
+                life.wait()
     finally:
         server.stop(0).wait()
         handlers.close()
@@ -281,12 +289,13 @@ def _built(
     server: grpc.Server,
     add_servicers: Callable[[grpc.Server], object],
     options: ServeOptions,
+    credentials: grpc.ServerCredentials | None,
     in_flight: InFlight,
 ) -> Lifecycle:
     """The life cycle of ``server``, which has all of its services and listens."""
     names = note_services(server)
     add_servicers(server)
-    port = bind(server, options)
+    port = bind(server, options, credentials)
     life = Lifecycle.of(server, LifeCore(options.life, options.plans(port), in_flight))
     if HEALTH not in names:
         add_health(life.make_health(tuple(names)), server)

@@ -7,7 +7,9 @@ disk: one thread of this process looks (``tls.watcher``).
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.server.peer import Allowed, AllowedClients
 from etcd_grpc.server.peer_check import AsyncPeerCheck, PeerCheck
 from etcd_grpc.tls.material import CertificateFiles, Material
-from etcd_grpc.tls.watcher import watch
+from etcd_grpc.tls.watcher import Watched, watch
 
 __all__ = ["ServerTls"]
 
@@ -57,11 +59,23 @@ class ServerTls:
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one call of ``add_secure_port``; a second port needs its own.
 
-        The files are followed until the server that has the credentials is gone.
+        The files are followed until the server that has the credentials has been collected.
 
         Raises:
             ConfigurationError: The files cannot be used as they are now.
         """
+        return self._follow()[0]
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[grpc.ServerCredentials]:
+        """As ``credentials``, for a ``with`` block at whose end the files are followed no longer."""
+        credentials, watched = self._follow()
+        try:
+            yield credentials
+        finally:
+            watched.close()
+
+    def _follow(self) -> tuple[grpc.ServerCredentials, Watched]:
         news = _News()  # gRPC holds it, by ``take``, and lets it go with the server
         put = weakref.WeakMethod(news.put)
 
@@ -71,11 +85,12 @@ class ServerTls:
 
         watched = watch(self.files(), replaced)
         weakref.finalize(news, watched.abandon)
-        return grpc.dynamic_ssl_server_credentials(
+        credentials = grpc.dynamic_ssl_server_credentials(
             _configuration(watched.material),
             news.take,  # type: ignore[arg-type]  # None means "as before"
             require_client_authentication=self.client_ca is not None,
         )
+        return credentials, watched
 
     def interceptors(self) -> list[grpc.ServerInterceptor]:
         """What checks ``allowed_clients``, for ``grpc.server(interceptors=...)``."""
