@@ -6,10 +6,12 @@ or three; ``cold`` ones have never made a call.  Tests know nothing of it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,7 @@ import grpc
 
 import etcd_grpc
 
-__all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "pairs", "state"]
+__all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "astate", "pairs", "state", "until"]
 
 SERVER = Path(__file__).with_name("contract_server.py")
 # Where calls are looked at, and where channels are.
@@ -125,3 +127,17 @@ def state(call: Any) -> tuple[Any, ...]:
 
 def pairs(metadata: Any) -> list[tuple[str, str | bytes]]:
     return [(name, value) for name, value in metadata or ()]
+
+
+async def astate(call: Any) -> tuple[Any, ...]:
+    """As ``state``, of an asyncio call."""
+    code, details = await call.code(), await call.details()
+    return code, details, pairs(await call.initial_metadata()), pairs(await call.trailing_metadata())
+
+
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+    """Wait for ``condition``, asked on a thread because it may ask a server."""
+    deadline = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.01)

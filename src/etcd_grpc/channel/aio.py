@@ -7,7 +7,6 @@ own thread, so a loop that is blocked for a while misses nothing.
 from __future__ import annotations
 
 import asyncio
-import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
@@ -28,6 +27,7 @@ from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
+from etcd_grpc.channel.unclosed import end_unclosed
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.etcd.beside import in_thread
@@ -267,6 +267,7 @@ class Channel(grpc.aio.Channel):
         if not grace:
             self._cancel_intercepted()
         if running is None:
+            self._state_changes.changed(self._dispatcher.state)
             return
         self._connector.grace = grace
         self._dispatcher.finish(running)
@@ -291,18 +292,8 @@ class Channel(grpc.aio.Channel):
 
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)  # absent if the constructor failed
-        if dispatcher is not None and dispatcher.started:
-            running = dispatcher.shut()
-            if not running.loop.is_closed():
-                running.loop.call_soon_threadsafe(dispatcher.finish, running)
-            running.plane.release()
-            warnings.warn(
-                f"channel {dispatcher.spec.target} was not closed; use it as an async context "
-                "manager, or await close()",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        if dispatcher is not None:
+            end_unclosed(self, dispatcher, "use it as an async context manager, or await close()")
 
 
 class _StateChanges:

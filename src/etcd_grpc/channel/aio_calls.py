@@ -236,7 +236,7 @@ class AioCall:
 
     def done(self) -> bool:
         if self._moving is not None:
-            return self._moving.done()
+            return self._moving.done() or bool(self._moving.cancelling())
         return self._inner.done() and not self._conclude(self._inner)
 
     def time_remaining(self) -> float | None:

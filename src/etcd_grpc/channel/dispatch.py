@@ -243,6 +243,7 @@ class Dispatcher(Generic[C]):
         with self._lock:
             running = None if self.closed else self._running
             self.closed = True
+            self.state = grpc.ChannelConnectivity.SHUTDOWN
         self._picker = None
         # The interpreter's exit ends sessions before it drops channels.
         return None if running is None or running.plane.session.closed else running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from etcd_grpc.channel.sync_methods import (
     UnaryStreamMultiCallable,
 )
 from etcd_grpc.channel.sync_unary import UnaryUnaryMultiCallable
+from etcd_grpc.channel.unclosed import end_unclosed
 from etcd_grpc.channel.watchers import StateWatchers
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.config import EtcdArgument
@@ -225,10 +225,7 @@ class Channel(grpc.Channel):
         running = self._dispatcher.shut()
         if running is None:
             return
-        if self._dispatcher.on_control_thread():  # a garbage collection found an unclosed channel
-            self._dispatcher.finish(running)
-        else:
-            running.plane.session.run(self._dispatcher.finish, running)
+        running.plane.session.run(self._dispatcher.finish, running)
         running.plane.release()
 
     def __enter__(self) -> Self:
@@ -244,12 +241,5 @@ class Channel(grpc.Channel):
 
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)  # absent if the constructor failed
-        if dispatcher is not None and dispatcher.started:
-            self.close()
-            warnings.warn(
-                f"channel {dispatcher.spec.target} was not closed; use it as a context manager, "
-                "or call close()",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        if dispatcher is not None:
+            end_unclosed(self, dispatcher, "use it as a context manager, or call close()")
