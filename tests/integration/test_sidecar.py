@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +79,24 @@ def test_other_address_may_be_advertised_than_is_probed(start, raw):
         *("--address", "greeter.example:443", "--probe-address", f"127.0.0.1:{port}"), port=port
     )
     wait_until(lambda: raw.get(f"{sidecar.service}/greeter.example:443"), "registered", PATIENCE_S)
+    assert sidecar.terminate() == 0
+
+
+def test_ipv6_is_registered_and_probed_in_brackets(start, raw):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+    sidecar = start("--host", "::1", arguments=("--host", "::1"))
+    assert sidecar.registered(raw)["Addr"] == f"[::1]:{sidecar.port}"
+    assert sidecar.terminate() == 0
+
+
+def test_pod_ip_is_advertised_and_probed(start, raw):
+    """The program listens on one address of the pod alone, and it is that which is told and probed."""
+    sidecar = start(environment={"POD_IP": "127.0.0.2"}, arguments=("--host", "127.0.0.2"))
+    key = f"{sidecar.service}/127.0.0.2:{sidecar.port}"
+    wait_until(lambda: key in raw.get(f"{sidecar.service}/"), "registered", PATIENCE_S)
     assert sidecar.terminate() == 0
 
 

@@ -1,6 +1,6 @@
 """A program that knows nothing of etcd: it listens on a port, and tells which signals it gets.
 
-    python port_program.py PORT [--delay S] [--ignore-term] [--linger S] [--status N] [--child]
+    python port_program.py PORT [--host H] [--delay S] [--linger S] [--status N] [--ignore-term] ...
 
 Prints ``started PID``, ``child PID``, ``listening``, and ``got SIGNAME`` for each signal.  SIGTERM,
 SIGINT and SIGQUIT end it, ``--linger`` seconds later, with status N.  A line on its standard input is
@@ -23,6 +23,7 @@ import time
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--delay", type=float, default=0)
     parser.add_argument("--linger", type=float, default=0)
     parser.add_argument("--status", type=int, default=0)
@@ -44,7 +45,8 @@ def main() -> None:
         child = subprocess.Popen(["sleep", "600"])
         print("child", child.pid, flush=True)
     time.sleep(arguments.delay)
-    with socket.create_server(("127.0.0.1", arguments.port)) as server:
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    with socket.create_server((arguments.host, arguments.port), family=family) as server:
         print("listening", flush=True)
         threading.Thread(target=echo_input, daemon=True).start()
         server.settimeout(0.1)  # a thread that was stopped may take the signal, and wakes nobody then

@@ -57,7 +57,8 @@ class Sidecar:
     ) -> None:
         self.port = free_port() if port is None else port
         self.service = service
-        self.address = f"127.0.0.1:{self.port}"
+        host = "[::1]" if "::1" in options else "127.0.0.1"
+        self.address = f"{host}:{self.port}"
         self._out, self._err = folder / f"{self.port}.out", folder / f"{self.port}.err"
         command = [
             COMMAND,

@@ -72,7 +72,9 @@ Id = Annotated[
     ),
 ]
 Weight = Annotated[float, _option(help="0 takes no calls, 1 is normal.", panel=_INSTANCE, min=0)]
-Zone = Annotated[str, _option(help="Told to clients.", panel=_INSTANCE, shown=False)]
+Zone = Annotated[
+    str, _option(help="Told to clients; ETCD_GRPC_ZONE by default.", panel=_INSTANCE, shown=False)
+]
 Version = Annotated[str, _option(help="Told to clients.", panel=_INSTANCE, shown=False)]
 Metadata = Annotated[
     list[str] | None,

@@ -47,8 +47,7 @@ class TcpCheck:
             return f"{self.address} did not accept a connection in {timeout_s:g} s"
         except (OSError, UnicodeError) as error:
             return f"{self.address}: {_in_words(error)}"
-        # Aborted: an orderly end would leave a port of ours in TIME_WAIT for every probe.
-        writer.transport.abort()
+        writer.transport.abort()  # nothing was sent, so there is nothing to wait for
         return ""
 
 

@@ -7,10 +7,9 @@ program or of a time) is told to the machines, and what they return is carried o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +91,7 @@ class _Sidecar:
         self._error: EtcdGrpcError | None = None  # why it could not go on
         self._why = "it was not looked at yet"  # the last bad answer
         self._leave_by = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         self._loop = asyncio.get_running_loop()
@@ -101,30 +101,32 @@ class _Sidecar:
         if self._children is not None:
             await self._check_that_nobody_listens()
         self._handle_signals()
-        tasks = [self._start(self._standing.run())]
         if self._children is not None:
             self._program = Program(self._children, self._settings.command)
-            tasks.append(self._start(self._watch(self._program)))
-        tasks.append(self._start(self._probe()))
+            self._start(self._watch(self._program))
+        self._start(self._standing.run())
+        self._start(self._probe())
         try:
             status = await self._done
             await self._standing.gone(max(0.05, self._leave_by - self._loop.time()))
         finally:
-            await _cancel(tasks)
+            await _cancel(self._tasks)
         if self._error is not None:
             raise self._error
         return status
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """A task whose failure, which would be a defect of ours, is that of the sidecar."""
 
         def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None and not self._done.done():
-                self._done.set_exception(task.exception() or AssertionError)
+            self._tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not self._done.done():
+                self._done.set_exception(error)
 
         task = self._loop.create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(ended)
-        return task
 
     # What happens.
 
@@ -238,9 +240,8 @@ def _named(command: Sequence[str]) -> str:
     return command[0] if command else "what is to be registered"
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await asyncio.gather(*tasks, return_exceptions=True)
