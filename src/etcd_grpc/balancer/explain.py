@@ -81,6 +81,7 @@ def explain(
     candidates: Sequence[Candidate],
     now: float,
     states: Mapping[str, str] | None = None,
+    whys: Mapping[str, str] | None = None,
 ) -> Explanation:
     """What ``balancer`` goes by.
 
@@ -89,18 +90,22 @@ def explain(
         candidates: All endpoints, connected or not.
         now: On the clock of their statistics.
         states: Of their connections, by the endpoint's key.
+        whys: Why they are not connected, by the same.
     """
     total = sum(candidate.stats.picks for candidate in candidates)
-    known = states or {}
-    reports = tuple(_report(c, now, total, known.get(c.endpoint.key, "")) for c in candidates)
+    known, troubles = states or {}, whys or {}
+    reports = tuple(
+        _report(c, now, total, known.get(c.endpoint.key, ""), troubles.get(c.endpoint.key, ""))
+        for c in candidates
+    )
     return Explanation(str(balancer.config), balancer.panicking, reports)
 
 
-def _report(candidate: Candidate, now: float, total: int, state: str) -> EndpointReport:
+def _report(candidate: Candidate, now: float, total: int, state: str, trouble: str) -> EndpointReport:
     endpoint, stats = candidate.endpoint, candidate.stats
     ejection = stats.ejection
     cost_s = stats.cost_s(now)
-    why = "weight 0" if endpoint.weight <= 0 else ""
+    why = "weight 0" if endpoint.weight <= 0 else trouble
     if ejection is not None:
         why = f"{ejection.why}; being tried" if ejection.probing else ejection.why
     return EndpointReport(

@@ -123,7 +123,8 @@ class _Connector:
             raise ValueError(str(error)) from error
 
         async def tell() -> None:
-            answered(answer_of(await call.code(), await call.initial_metadata()))
+            code, details = await call.code(), await call.details()
+            answered(answer_of(code, details, await call.initial_metadata()))
 
         self._run(tell())
 

@@ -333,8 +333,7 @@ class Dispatcher(Generic[C]):
         if running is None or self.closed:
             return
         self._picker = running.subchannels.picker
-        if self._security.tls:
-            running.diagnosis.notice(running.subchannels.failing())
+        running.ask_why()
         if self.state is not running.subchannels.state:
             self.state = running.subchannels.state
             self._on_state(self.state)
@@ -376,9 +375,7 @@ class Dispatcher(Generic[C]):
         failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if subchannel is not None:
             waiter.go(subchannel)
-        elif (
-            running.resolved and failing and not waiter.wait_for_ready and not running.diagnosis.pending
-        ):
+        elif running.resolved and failing and not waiter.wait_for_ready and not running.asks_why:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
         else:
             self._waiting.append(waiter)

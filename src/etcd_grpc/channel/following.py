@@ -19,9 +19,10 @@ from etcd_grpc.balancer.explain import Explanation, explain
 from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.diagnosis import Diagnosis
+from etcd_grpc.channel.last_errors import LastErrors
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
-from etcd_grpc.channel.subchannel import Connector
+from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.subchannel_set import SubchannelSet
 from etcd_grpc.channel.why_none import why_none
 from etcd_grpc.model import Change, Snapshot
@@ -56,7 +57,6 @@ class Following(Generic[C]):
         plane, loop: As given.
         effective: What applies.
         subchannels: The set.
-        diagnosis: Why instances cannot be connected.
         resolved: Whether the endpoints are known, and followed by the set.
     """
 
@@ -92,7 +92,8 @@ class Following(Generic[C]):
             security.ways(),
             rng,
         )
-        self.diagnosis = Diagnosis(self._service, security.look, loop, changed)
+        self._diagnosis = Diagnosis(self._service, security.look, loop, changed)
+        self._last_errors = LastErrors(loop, connector, changed)
         self._resolver: Resolver | None = None
         self._endpoints = Subscription(loop, self._endpoints_changed)
         self._config = ConfigSubscription(loop, self._config_found) if spec.shares_config else None
@@ -128,7 +129,8 @@ class Following(Generic[C]):
             self.subchannels.left_out,
             str(self.effective.policy),
             refused=self.subchannels.picker is None,
-            diagnosis=self.diagnosis.why,
+            diagnosis=self._diagnosis.why,
+            last_error=self._last_errors.why(),
         )
         return f"{why}; {resolver.status()}"
 
@@ -136,7 +138,13 @@ class Following(Generic[C]):
         """What the policy goes by, for each endpoint."""
         subchannels = list(self.subchannels.subchannels.copy().values())
         states = {s.endpoint.key: s.state.name for s in subchannels}
-        return explain(self.subchannels.balancer, subchannels, time.monotonic(), states)
+        whys = {s.endpoint.key: self._why_not(s) for s in subchannels}
+        return explain(self.subchannels.balancer, subchannels, time.monotonic(), states, whys)
+
+    def _why_not(self, subchannel: Subchannel[C]) -> str:
+        """What is known of why it is not connected, or not with whom it should be."""
+        known = self._diagnosis.why((subchannel.endpoint.address,))
+        return subchannel.told_why() or (subchannel.failure and (known or subchannel.failure))
 
     # On the session's loop.
 
@@ -161,8 +169,20 @@ class Following(Generic[C]):
         if self._config is not None:
             self._config.close()
         self.subchannels.close()
-        self.diagnosis.close()
+        self._diagnosis.close()
+        self._last_errors.close()
         self.plane.session.loop.call_soon_threadsafe(self._unsubscribe)
+
+    @property
+    def asks_why(self) -> bool:
+        """Whether it is worth waiting to learn why nobody can be connected."""
+        return self._diagnosis.pending or self._last_errors.pending
+
+    def ask_why(self) -> None:
+        """Find out why those that fail cannot be connected."""
+        if self._security.tls:
+            self._diagnosis.notice(s.endpoint.address for s in self.subchannels.failing())
+        self._last_errors.notice(s for s in self.subchannels.failing() if not s.misplaced)
 
     def renew(self) -> None:
         """Our certificates have been replaced."""

@@ -39,16 +39,21 @@ class Answer(NamedTuple):
     Attributes:
         instance: The id that was told; None if none was.
         conclusive: Whether that says anything.
+        failure: What gRPC says of a call that could not be sent.
     """
 
     instance: str | None
     conclusive: bool
+    failure: str = ""
 
 
-def answer_of(code: grpc.StatusCode, initial_metadata: Iterable[Any] | None) -> Answer:
+def answer_of(
+    code: grpc.StatusCode, details: str | None, initial_metadata: Iterable[Any] | None
+) -> Answer:
     """What an answer to a health check says of who gave it."""
     told = told_id(initial_metadata)
-    return Answer(told, told is not None or code in _LOOKED_AT)
+    failure = (details or "") if code is grpc.StatusCode.UNAVAILABLE else ""
+    return Answer(told, told is not None or code in _LOOKED_AT, failure)
 
 
 class IdentityCheck(Generic[C]):

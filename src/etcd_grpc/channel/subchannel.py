@@ -64,6 +64,7 @@ class Subchannel(Generic[C]):
         "closed",
         "ended",
         "endpoint",
+        "failure",
         "in_flight",
         "judged_at",
         "probe",
@@ -85,6 +86,7 @@ class Subchannel(Generic[C]):
         self.ended: Callable[[object], None] = lambda _call: in_flight.pop()  # a done callback
         self.state = grpc.ChannelConnectivity.IDLE
         self.reported = False
+        self.failure = ""  # why it cannot be connected, as far as that was asked
         self.closed = False
         self.verdict = Verdict.UNKNOWN
         self.answers: str | None = None  # the id of whoever answers there, where it is another
@@ -138,6 +140,8 @@ class Subchannel(Generic[C]):
         another process.
         """
         before, now = self.state, state_of(self.probe(True))
+        if now is grpc.ChannelConnectivity.READY:
+            self.failure = ""
         if now is not grpc.ChannelConnectivity.READY:
             self.verdict = Verdict.UNKNOWN
         elif self.unasked:

@@ -116,11 +116,11 @@ class SubchannelSet(Generic[C]):
         takes = sum(_takes_calls(endpoint) for endpoint in list(self._known.values()))
         return max(0, takes - len(self._subchannels) - len(self._backlog))
 
-    def failing(self) -> Iterator[str]:
-        """The addresses to which there is no connection, although it was tried.  On the loop."""
-        for subchannel in self._subchannels.values():
+    def failing(self) -> Iterator[Subchannel[C]]:
+        """Those to which there is no connection, although it was tried.  On the loop."""
+        for subchannel in self._unready.values():
             if subchannel.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                yield subchannel.endpoint.address
+                yield subchannel
 
     # On the loop.
 

@@ -111,7 +111,7 @@ class _Connector:
 
     def ask(self, channel: grpc.Channel, answered: Callable[[Answer], None]) -> None:
         def done(call: Any) -> None:
-            answered(answer_of(call.code(), call.initial_metadata()))
+            answered(answer_of(call.code(), call.details(), call.initial_metadata()))
 
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
         check.future(b"", timeout=ASK_TIMEOUT_S).add_done_callback(done)

@@ -22,6 +22,7 @@ def why_none(
     *,
     refused: bool,
     diagnosis: Callable[[Iterable[str]], str],
+    last_error: str,
 ) -> str:
     """Of a service whose endpoints are known.
 
@@ -32,6 +33,7 @@ def why_none(
         policy: Which it is.
         refused: It allows none of those that are connected.
         diagnosis: Says what is known of one of these addresses, which cannot be connected.
+        last_error: What gRPC said of one of them; "" if that is not known.
     """
     if not subchannels and left_out:
         return f"the policy ({policy}) leaves out all {left_out} instances of service {service}"
@@ -50,4 +52,5 @@ def why_none(
     shown = ", ".join(s.endpoint.address for s in subchannels[:_SHOWN])
     more = ", ..." if count > _SHOWN else ""
     found = diagnosis(s.endpoint.address for s in subchannels)
-    return f"{which} of service {service} {verb} ({found or shown + more})"
+    last = f"; last error: {last_error}" if last_error and not found else ""
+    return f"{which} of service {service} {verb} ({found or shown + more}){last}"
