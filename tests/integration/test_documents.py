@@ -51,6 +51,7 @@ TRANSLATED = [
     "docs/balancing.md",
     "docs/cli.md",
     "docs/how-it-works.md",
+    "docs/retries.md",
     "docs/security.md",
     "docs/sidecar.md",
     "docs/testing.md",
