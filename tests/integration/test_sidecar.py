@@ -299,6 +299,32 @@ def test_id_of_a_living_instance_is_refused_and_the_program_ended(start, raw):
     assert first.status(raw) == "serving"
 
 
+def test_identity_that_another_took_meanwhile_is_had_again_when_that_one_is_gone(start, raw):
+    first = start("--id", "one", "--ttl", "2")
+    first.registered(raw)
+    os.kill(first.program, signal.SIGSTOP)
+    first.withdrawn(raw)
+    with start("--id", "one", "--ttl", "2") as second:
+        second.registered(raw)
+        os.kill(first.program, signal.SIGCONT)
+        wait_until(lambda: "is not registered, trying again" in first.err, "refused", PATIENCE_S)
+        assert second.status(raw) == "serving"
+        assert second.terminate() == 0
+    first.registered(raw)
+    assert first.terminate() == 0
+
+
+def test_signal_that_is_ignored_stays_ignored_for_the_program_too(start, raw):
+    """As under nohup."""
+    sidecar = start(through=["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"])
+    sidecar.registered(raw)
+    sidecar.signal(signal.SIGHUP)
+    sidecar.signal(signal.SIGUSR1)
+    sidecar.said("got SIGUSR1")
+    assert "SIGHUP" not in sidecar.out
+    assert sidecar.terminate() == 0
+
+
 # Many of them.
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +42,8 @@ class Sidecar:
         program: The program; its port is appended.  None: it runs already.
         arguments: What follows the port.
         port: The program's port; a free one by default.
+        environment: Variables in addition to ours.
+        through: A command that executes the one which follows it.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Sidecar:
         *,
         port: int | None = None,
         environment: dict[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         self.port = free_port() if port is None else port
         self.service = service
@@ -61,6 +65,7 @@ class Sidecar:
         self.address = f"{host}:{self.port}"
         self._out, self._err = folder / f"{self.port}.out", folder / f"{self.port}.err"
         command = [
+            *through,
             COMMAND,
             "register",
             service,

@@ -83,7 +83,8 @@ class Program:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, to it and to what it has started."""
+        """SIGKILL, to it (which may have left its group) and to what it has started."""
+        self.send(signal.SIGKILL)
         if not self._ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
