@@ -125,8 +125,9 @@ def test_a_killed_worker_loses_only_what_was_in_flight_on_it(etcd, service):
         wait_until(lambda: who(b"", timeout=20).split()[0] == new, "the new one is called", 30)
 
 
-def test_a_killed_parent_leaves_no_worker(etcd, service):
-    with family(service, etcd, 2, *FREE, *QUICK) as made:
+@pytest.mark.parametrize("thread", ["", "endless"])
+def test_a_killed_parent_leaves_no_worker(etcd, service, thread):
+    with family(service, etcd, 2, *FREE, *QUICK, APP_THREAD=thread) as made:
         workers = list(made.workers.values())
         with Load(service, [etcd]) as load:
             wait_until(lambda: processes(made, load), "all are called")
@@ -170,6 +171,20 @@ def serve(service: str, etcd: str, *more: str, app: str = APP, **environment: st
         timeout=100,
         check=False,
     )
+
+
+def test_after_the_parent_was_killed_calls_under_way_are_finished(etcd, service):
+    with (
+        family(service, etcd, 2, *FREE) as made,
+        etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
+        concurrent.futures.ThreadPoolExecutor(4) as threads,
+    ):
+        slow = channel.unary_unary("/echo/Slow")
+        calls = [threads.submit(slow, b"3", timeout=60, wait_for_ready=True) for _ in range(4)]
+        time.sleep(1)  # they are under way
+        made.process.kill()
+        workers = {str(pid).encode() for pid in made.workers.values()}
+        assert {call.result().split()[0] for call in calls} <= workers
 
 
 def test_a_second_sigterm_ends_at_once(etcd, service):

@@ -3,6 +3,7 @@
 What it does when it is loaded and when it serves comes from the environment:
 
     APP_CRASH   numbers of the workers that end soon after their start, such as ``0,1``
+    APP_THREAD  if set, a thread runs that has no end
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def unary_unary(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
     time.sleep(float(request))
+    print("slept", flush=True)  # which must not fail, whoever reads it
     return unary_unary(request, context)
 
 
@@ -55,6 +57,8 @@ async def aio_unary_unary(request: bytes, context: Any) -> bytes:
 def add(server: Any, methods: dict[str, Any]) -> None:
     if PLACE and PLACE in os.environ.get("APP_CRASH", "").split(","):
         threading.Timer(0.3, os._exit, (3,)).start()
+    if os.environ.get("APP_THREAD"):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(function) for name, function in methods.items()
     }

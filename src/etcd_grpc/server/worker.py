@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from etcd_grpc.errors import EtcdGrpcError
 from etcd_grpc.server import aio, sync
@@ -27,7 +28,7 @@ from etcd_grpc.server.worker_link import Counted, Failed, Go, Hurry, Leave, Load
 __all__ = ["main"]
 
 _COUNT_EVERY_S = 1.0
-_OVERTIME_S = 3.0  # beyond the grace period, for an orphan that does not end
+_OVERTIME_S = 3.0  # for what should have ended: an orphan's draining, or threads of the application
 
 
 def main(descriptor: int) -> None:
@@ -48,11 +49,25 @@ def main(descriptor: int) -> None:
         except (EOFError, OSError):  # the parent has gone
             return
         status = work.run() if isinstance(told, Go) else 0
-    if any(thread.name.startswith("etcd-grpc-handler") for thread in threading.enumerate()):
-        # Calls that outlast the grace period would hold up the end of the interpreter.
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process, at once if calls outlast the grace period, else soon, with whatever threads.
+
+    The interpreter waits for threads of the application for as long as these please, and there may
+    be no parent any more that would lose patience.
+    """
+    late = any(thread.name.startswith("etcd-grpc-handler") for thread in threading.enumerate())
+
+    def end() -> None:
+        time.sleep(0 if late else _OVERTIME_S)
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(status)
+
+    threading.Thread(target=end, name="etcd-grpc-worker-end", daemon=True).start()
     sys.exit(status)
 
 
@@ -118,6 +133,10 @@ class _Work:
             life._core.post(Event.STOP if isinstance(message, Leave) else Event.HURRY)
 
     def _orphaned(self) -> None:
+        # Nobody reads any more what we write, and a call that writes must not fail for that.
+        with Path(os.devnull).open("wb") as nowhere:
+            for standard in (1, 2):
+                os.dup2(nowhere.fileno(), standard)
         if self._life is not None:
             self._obey(Leave())
         else:
