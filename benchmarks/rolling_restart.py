@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from benchmarks.stage import ROOT
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
 
-__all__ = ["CLIENTS", "Rolling", "run"]
+__all__ = ["CLIENTS", "Cast", "Rolling", "report_of", "run", "summed", "tell"]
 
 CLIENTS = ("sync", "aio", "plain")
 _SERVICE = "rolling"
@@ -69,7 +69,7 @@ class Rolling:
             BenchmarkError: A process failed; why is on standard error.
         """
         with contextlib.ExitStack() as stack:
-            cast = _Cast(stack)
+            cast = Cast(stack)
             servers = [cast.serve(self._order(etcd, number)) for number in range(_INSTANCES)]
             addresses = [f"127.0.0.1:{port}" for _, port in servers]
             order = {"service": _SERVICE, "etcd": etcd, "addresses": addresses}
@@ -84,19 +84,19 @@ class Rolling:
                 ended()
                 cast.serve(self._order(etcd, number, port))
                 time.sleep(self.pause_s)
-            return {kind: _report(client) for kind, client in clients.items()}
+            return {kind: report_of(client) for kind, client in clients.items()}
 
     def _order(self, etcd: str, number: int, port: int = 0) -> dict[str, Any]:
         own = {"service": _SERVICE, "etcd": etcd, "port": port, "aio": number == 1}
         return own | dict(self.settings)
 
 
-class _Cast:
+class Cast:
     """The processes that play, until ``stack`` is closed."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._children = stack.enter_context(Children("rolling restart"))
+        self.children = stack.enter_context(Children("rolling restart"))
 
     def serve(self, order: Mapping[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
         """A server that clients can find, and its port."""
@@ -113,7 +113,7 @@ class _Cast:
         return clients
 
     def _start(self, *module: str) -> subprocess.Popen[bytes]:
-        process = self._children.spawn(
+        process = self.children.spawn(
             [sys.executable, "-m", *module],
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -133,13 +133,22 @@ def run(size: Size, runs: int | None = None) -> Outcome:
     found: list[dict[str, dict[str, Any]]] = []
     with Cluster(1) as cluster:
         for number in range(runs):
-            reports = Rolling(scale.rate, scale.pause_s).run(cluster.endpoints[0])
-            found.append(reports)
-            lost = {kind: report["failed"] for kind, report in reports.items()}
-            print(f"run {number + 1} of {runs}: failed {lost}", file=sys.stderr)
-            for kind, report in reports.items():
-                for error in report["errors"]:
-                    print(f"  {kind}, {error}", file=sys.stderr)
+            found.append(Rolling(scale.rate, scale.pause_s).run(cluster.endpoints[0]))
+            tell(number, runs, found[-1])
+    return Outcome(summed(found), {"runs": runs, "rate": round(scale.rate), "instances": _INSTANCES})
+
+
+def tell(number: int, runs: int, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say on standard error what the clients lost in one run."""
+    lost = {kind: report["failed"] for kind, report in reports.items()}
+    print(f"run {number + 1} of {runs}: failed {lost}", file=sys.stderr)
+    for kind, report in reports.items():
+        for error in report["errors"]:
+            print(f"  {kind}, {error}", file=sys.stderr)
+
+
+def summed(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    """The figures of all runs."""
     results: dict[str, float] = {}
     for kind in CLIENTS:
         failed = [sum(reports[kind]["failed"].values()) for reports in found]
@@ -148,7 +157,7 @@ def run(size: Size, runs: int | None = None) -> Outcome:
         results |= {f"run_{n}_{kind}_failed": count for n, count in enumerate(failed, 1)}
     ours = [sum(sum(reports[kind]["failed"].values()) for kind in ("sync", "aio")) for reports in found]
     results["runs_without_failure"] = ours.count(0)
-    return Outcome(results, {"runs": runs, "rate": round(scale.rate), "instances": _INSTANCES})
+    return results
 
 
 def _line(process: subprocess.Popen[bytes]) -> str:
@@ -159,7 +168,7 @@ def _line(process: subprocess.Popen[bytes]) -> str:
     return line.decode()
 
 
-def _report(client: subprocess.Popen[bytes]) -> dict[str, Any]:
+def report_of(client: subprocess.Popen[bytes]) -> dict[str, Any]:
     """Let ``client`` end; return what it says."""
     assert client.stdin is not None
     client.stdin.close()

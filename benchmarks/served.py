@@ -18,13 +18,15 @@ import grpc
 import etcd_grpc
 from etcd_grpc.model import split_address
 
-__all__ = ["ECHO", "SLEEP"]
+__all__ = ["ECHO", "SLEEP", "add_servicers"]
 
 ECHO = "/rolling/Echo"
 SLEEP = "/rolling/Sleep"  # takes as many seconds as it is told
 
 
-def _add(server: Any) -> None:
+def add_servicers(server: Any) -> None:
+    """For ``serve``."""
+
     def sleep(request: bytes, _context: Any) -> bytes:
         time.sleep(float(request))
         return request
@@ -61,7 +63,7 @@ def _main(order: str) -> None:
     if settings.pop("aio", False):
         asyncio.run(etcd_grpc.aio.serve(_add_aio, on_ready=_ready, **settings))
     else:
-        etcd_grpc.serve(_add, on_ready=_ready, **settings)
+        etcd_grpc.serve(add_servicers, on_ready=_ready, **settings)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ FIGURES = {
     "tail_latency": {"p99_ratio_vs_round_robin", "core_round_robin_p99_ms", "peak_ewma_p50_ms"},
     "recovery": {"peak_requests_per_100ms", "recovered_all_s", "kept_alive_all_s", "streams"},
     "rolling_restart": {"sync_calls", "aio_calls", "plain_calls", "runs_without_failure"},
+    "rolling_workers": {"sync_calls", "aio_calls", "plain_calls", "runs_without_failure"},
     "scale": {"resolve_s", "rss_mb", "lag_p99_ms", "changes_per_s", "picker_updates_per_s"},
     "pick": {
         f"{policy}_{endpoints}_us"
