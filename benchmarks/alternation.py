@@ -36,7 +36,7 @@ class Pairs:
 
     def ratio(self) -> float:
         """The median of A / B."""
-        return statistics.median(self._ratios())
+        return statistics.median(self.ratios())
 
     def interval(self) -> tuple[float, float]:
         """Where the true median lies, with a confidence of 95 %.
@@ -44,7 +44,7 @@ class Pairs:
         The order statistics at n/2 ± 0.98·sqrt(n) (the binomial's normal approximation): it asks
         nothing of the distribution.  With few pairs it is their whole range.
         """
-        ratios = sorted(self._ratios())
+        ratios = self.ratios()
         skipped = max(0, math.floor((len(ratios) - 1.96 * math.sqrt(len(ratios))) / 2))
         return ratios[skipped], ratios[-1 - skipped]
 
@@ -52,8 +52,9 @@ class Pairs:
         """The medians of A and of B."""
         return statistics.median(self.a_us), statistics.median(self.b_us)
 
-    def _ratios(self) -> list[float]:
-        return [a / b for a, b in zip(self.a_us, self.b_us, strict=True)]
+    def ratios(self) -> list[float]:
+        """A / B of each pair, the lowest first."""
+        return sorted(a / b for a, b in zip(self.a_us, self.b_us, strict=True))
 
 
 @contextlib.contextmanager

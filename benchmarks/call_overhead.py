@@ -6,6 +6,8 @@ take turns (see ``alternation``).  Every round opens new channels on both sides,
 order, so that a lucky placement of one connection on the servers' threads does not decide the figure.
 
 ``control`` compares two plain channels in the same way: how far that is from 1 is the method's error.
+
+The full run draws docs/plots/call_overhead.svg.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,8 @@ import etcd_grpc
 from benchmarks.alternation import MIN_PAIRS, Pairs, without_gc
 from benchmarks.echo_server import WHERE
 from benchmarks.outcome import BenchmarkError, Outcome, Size
-from benchmarks.stage import Writer, start_echo_servers
+from benchmarks.plot import Line, chart
+from benchmarks.stage import ROOT, Writer, start_echo_servers
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
 
@@ -37,6 +40,9 @@ _PAYLOAD = b"sixteen bytes ok"
 _READY_TIMEOUT_S = 20.0
 _OWN_CONNECTIONS = (("grpc.use_local_subchannel_pool", 1),)  # what our channel gives to its own
 _ROUND_ROBIN = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+
+_PLOT = ROOT / "docs" / "plots" / "call_overhead.svg"
+_DRAWN = ("sync_control", "sync_vs_plain", "sync_full_vs_plain", "aio_vs_plain", "aio_full_vs_plain")
 
 # Every call is timed, counted and judged.
 _FULL = [{"outlier_detection": {"childPolicy": [{"least_request": {"load": "peak_ewma"}}]}}]
@@ -76,6 +82,7 @@ def run(size: Size) -> Outcome:
     scale = _SCALES[size]
     counts = {"calls_per_turn": scale.calls, "rounds": scale.rounds}
     results: dict[str, float] = {}
+    measured: dict[str, Pairs] = {}
     with contextlib.ExitStack() as stack:
         children = stack.enter_context(Children("benchmark servers"))
         cluster = stack.enter_context(Cluster(1))
@@ -99,8 +106,27 @@ def run(size: Size) -> Outcome:
                 found = _figures(f"{name}_{figure}", pairs)
                 print(", ".join(f"{key} {value}" for key, value in found.items()), file=sys.stderr)
                 results |= found
+                measured[f"{name}_{figure}"] = pairs
                 counts[f"{name}_{figure}_pairs"] = len(pairs)
+    if size is Size.FULL:
+        _PLOT.parent.mkdir(exist_ok=True)
+        _PLOT.write_text(_draw(measured), encoding="utf-8")
     return Outcome(results, counts)
+
+
+def _draw(measured: Mapping[str, Pairs]) -> str:
+    """The middle half of the pairs, from the cheapest of ours to the dearest."""
+    lines = []
+    for name in _DRAWN:
+        ratios = measured[name].ratios()
+        points = [(100 * n / len(ratios), ratio) for n, ratio in enumerate(ratios)]
+        lines.append(Line(name, [(x, y) for x, y in points if 25 <= x <= 75]))
+    return chart(
+        "A call through our channel, against one through a plain channel",
+        "percent of the pairs of turns with a lower ratio",
+        "ratio of the time a call takes",
+        lines,
+    )
 
 
 def _figures(name: str, pairs: Pairs) -> dict[str, float]:

@@ -1,13 +1,16 @@
 """What choosing an endpoint costs: pick and accounting, without any network.
 
-Time for one call of each policy over 10 and over 10,000 endpoints: the pick, counting the call as in
-flight and out again, and, for policies that want outcomes, telling how it ended and how long it took.
+Time for one call of each policy over 10 to 10,000 endpoints: the pick, counting the call as in flight
+and out again, and, for policies that want outcomes, telling how it ended and how long it took.
+
+The full run draws docs/plots/pick.svg.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 import grpc
 
 from benchmarks.outcome import Outcome, Size
+from benchmarks.plot import Line, chart
+from benchmarks.stage import ROOT
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Call, Picker
 from etcd_grpc.balancer.load import Stats
@@ -36,7 +41,9 @@ _POLICIES: Mapping[str, PolicyArgument] = {
     "ring_hash": "ring_hash",
     "outlier_detection": {"outlier_detection": {"childPolicy": [_EWMA]}},
 }
-_SIZES = (10, 10_000)
+_SIZES = (10, 100, 1_000, 10_000)
+_PLOT = ROOT / "docs" / "plots" / "pick.svg"
+_DRAWN = ("round_robin", "least_request", "ring_hash", "least_request_peak_ewma", "outlier_detection")
 _OK = grpc.StatusCode.OK
 # Batches of calls of each policy, and calls in each.  The median of the batches is the figure: what
 # disturbs a few of them does not move it.
@@ -52,7 +59,7 @@ class _Node:
 
 
 def run(size: Size) -> Outcome:
-    """Time every policy with sets of both sizes."""
+    """Time every policy with sets of all sizes."""
     batches, calls = _BATCHES[size]
     results: dict[str, float] = {}
     for count in _SIZES:
@@ -70,7 +77,23 @@ def run(size: Size) -> Outcome:
                 began = time.perf_counter()
                 balancer.picker(nodes[1:])
                 results[f"{name}_{count}_rebuild_ms"] = round((time.perf_counter() - began) * 1000, 2)
+    if size is Size.FULL:
+        _PLOT.parent.mkdir(exist_ok=True)
+        _PLOT.write_text(_draw(results), encoding="utf-8")
     return Outcome(results, {"batches": batches, "calls": calls})
+
+
+def _draw(results: Mapping[str, float]) -> str:
+    """What a pick costs, over the size of the set."""
+    return chart(
+        "One pick, with accounting",
+        "endpoints, as a power of ten",
+        "microseconds",
+        [
+            Line(name, [(math.log10(count), results[f"{name}_{count}_us"]) for count in _SIZES])
+            for name in _DRAWN
+        ],
+    )
 
 
 def _nodes(count: int, *, weighted: bool) -> list[_Node]:

@@ -26,6 +26,7 @@ class Load:
         etcd: etcd's endpoints.
         rate: Calls a second.
         threads: How many threads share it.
+        timeout_s: Of each call.
         service_config: A retry policy, for example.
         credentials: For TLS.
     """
@@ -37,6 +38,7 @@ class Load:
         *,
         rate: float = 100.0,
         threads: int = 2,
+        timeout_s: float = 5.0,
         service_config: Any = None,
         credentials: grpc.ChannelCredentials | ChannelTls | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class Load:
         )
         self._call = self.channel.unary_unary("/echo/UnaryUnary")
         self._rate = rate / threads
+        self._timeout_s = timeout_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, name=f"load-{n}") for n in range(threads)]
         self.answers: Counter[str] = Counter()  # by the address of the server
@@ -75,7 +78,7 @@ class Load:
         due = time.monotonic()
         while not self._stop.is_set():
             try:
-                server = who(self._call(b"x", timeout=5))
+                server = who(self._call(b"x", timeout=self._timeout_s))
             except grpc.RpcError as error:
                 self.failures.append(f"{error.code()}: {error.details()}")
             else:

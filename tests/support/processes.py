@@ -22,12 +22,22 @@ class EchoServer:
         register: str = "",
         identity: str = "",
         etcd: str = "",
+        host: str = "127.0.0.1",
         port: int = 0,
         ttl_s: int = 5,
         tls: Path | None = None,
         mutual: bool = False,
     ) -> None:
-        command = [sys.executable, str(SERVER), "--port", str(port), "--ttl", str(ttl_s)]
+        command = [
+            sys.executable,
+            str(SERVER),
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--ttl",
+            str(ttl_s),
+        ]
         if register:
             command += ["--register", register]
         if identity:

@@ -62,9 +62,14 @@ def test_service_config_is_ours_and_not_handed_to_the_real_channels() -> None:
     assert "grpc.service_config" not in names
 
 
-def test_users_options_come_after_ours_and_win() -> None:
-    made = spec(options=[("grpc.use_local_subchannel_pool", 0)])
-    assert [value for name, value in made.options if name == "grpc.use_local_subchannel_pool"][-1] == 0
+def test_users_options_take_the_place_of_ours() -> None:
+    """C-core takes the first of two."""
+    made = spec(options=[("grpc.use_local_subchannel_pool", 0), ("grpc.keepalive_timeout_ms", 3000)])
+    names = [name for name, _ in made.options]
+    assert len(names) == len(set(names))
+    assert dict(made.options)["grpc.use_local_subchannel_pool"] == 0
+    assert dict(made.options)["grpc.keepalive_timeout_ms"] == 3000
+    assert dict(made.options)["grpc.keepalive_time_ms"] > 300_000, "no more pings than servers allow"
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,7 @@ class Dispatcher(Generic[C]):
         if running is None or self.closed:
             return
         self._picker = running.subchannels.picker
+        running.note_panic()
         running.ask_why()
         if self.state is not running.subchannels.state:
             self.state = running.subchannels.state

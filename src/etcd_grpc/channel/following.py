@@ -29,6 +29,7 @@ from etcd_grpc.model import Change, Snapshot
 from etcd_grpc.plane import ControlPlane
 from etcd_grpc.resolver import Resolver, Subscription
 from etcd_grpc.shared_config import ConfigSubscription
+from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Following"]
 
@@ -94,6 +95,7 @@ class Following(Generic[C]):
         )
         self._diagnosis = Diagnosis(self._service, security.look, loop, changed)
         self._last_errors = LastErrors(loop, connector, changed)
+        self._panicking = False
         self._resolver: Resolver | None = None
         self._endpoints = Subscription(loop, self._endpoints_changed)
         self._config = ConfigSubscription(loop, self._config_found) if spec.shares_config else None
@@ -177,6 +179,14 @@ class Following(Generic[C]):
     def asks_why(self) -> bool:
         """Whether it is worth waiting to learn why nobody can be connected."""
         return self._diagnosis.pending or self._last_errors.pending
+
+    def note_panic(self) -> None:
+        """Tell when the policy begins, or ceases, to use all endpoints because too few are well."""
+        panicking = self.subchannels.balancer.panicking
+        if panicking is not self._panicking:
+            self._panicking = panicking
+            what = events.PanicStarted if panicking else events.PanicEnded
+            emit(what(self._service))
 
     def ask_why(self) -> None:
         """Find out why those that fail cannot be connected."""

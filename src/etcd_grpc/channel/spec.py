@@ -25,6 +25,19 @@ Options = Sequence[tuple[str, Any]]
 _SERVICE_CONFIG = "grpc.service_config"
 _NOT_SHARED = "grpc.service_config_disable_resolution"  # gRPC's name for it
 _OURS = frozenset({_SERVICE_CONFIG, _NOT_SHARED})
+# Of every real channel, unless the user gives the same option: of two, C-core takes the first.
+_OWN = (
+    # Each endpoint has its own connection: one that is put again must not inherit the reconnect backoff
+    # of the one before.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A host that is gone without a word: what is sent there and not acknowledged for 10 s closes the
+    # connection (TCP_USER_TIMEOUT, gRFC A18), which takes no ping.  C-core sets it only together with
+    # pings, and servers as they come allow one every 5 min while they send nothing: with more they end
+    # the connection, and the streams on it, as "too_many_pings".
+    ("grpc.keepalive_time_ms", 360_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # of pings, by whose wish ever; C-core's is a minute
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +94,9 @@ class ChannelSpec:
         config.certificates()  # a file that is missing is told here, not at the first call
         if isinstance(credentials, ChannelTls):
             credentials.files().load()
-        # Each endpoint has its own connection: one that is put again must not inherit the reconnect
-        # backoff of the one before.  An option of the user's comes later and wins.
-        own = (("grpc.use_local_subchannel_pool", 1),)
         passed = tuple(option for option in given if option[0] not in _OURS)
+        names = {name for name, _ in passed}
+        own = tuple(option for option in _OWN if option[0] not in names)
         return cls(
             parse_target(target),
             config,

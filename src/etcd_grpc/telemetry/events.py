@@ -38,6 +38,8 @@ __all__ = [
     "LoopRecovered",
     "Misplaced",
     "Moved",
+    "PanicEnded",
+    "PanicStarted",
     "ProbeFailed",
     "ProbeSucceeded",
     "ProgramEnded",
@@ -564,6 +566,30 @@ class Misplaced(Event):
     def __str__(self) -> str:
         who = "a server that tells no instance id" if self.found is None else f"instance {self.found}"
         return f"{self.key} gets no calls: {who} answers there, not instance {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class PanicStarted(Event):
+    """So many endpoints of a service fail that calls go to all of them."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.channel"
+    service: str
+
+    def __str__(self) -> str:
+        return f"too few endpoints of {self.service} are well: calls go to all of them (panic)"
+
+
+@dataclass(frozen=True, slots=True)
+class PanicEnded(Event):
+    """Enough endpoints are well again: those that fail get no calls."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.channel"
+    service: str
+
+    def __str__(self) -> str:
+        return f"enough endpoints of {self.service} are well again: calls go to those only"
 
 
 # The service config that stands in etcd.

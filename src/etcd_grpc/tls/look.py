@@ -43,10 +43,7 @@ def why_refused(address: str, ours: Ours, timeout_s: float) -> str:
         facts, problem = _their_certificate(address, timeout_s)
         if facts is not None and not problem:
             problem = _problem_of(facts, address, ours.names)
-        if problem or ours.files is None:
-            return problem
-        signer = "somebody" if facts is None else facts.issuer
-        return _more(address, ours.files, signer, timeout_s)
+        return problem or _more(address, ours, facts, timeout_s)
     except (OSError, ValueError, ConfigurationError):
         return ""  # it cannot be reached at all, which is told by others
 
@@ -79,15 +76,21 @@ def _problem_of(facts: Facts, address: str, names: Sequence[str]) -> str:
     return ""
 
 
-def _more(address: str, files: CertificateFiles, signer: str, timeout_s: float) -> str:
+def _more(address: str, ours: Ours, facts: Facts | None, timeout_s: float) -> str:
     """The certificate looks good, as far as we can see: is its authority known, and is ours taken?"""
-    material = files.read()
+    signer = "somebody" if facts is None else facts.issuer
+    if ours.files is None:
+        return (
+            f"the certificate of {address} was signed by {signer}: is that authority trusted, and does "
+            "the server want a certificate of ours?"
+        )
+    material = ours.files.read()
     context = _context()
     if material.ca is None:
         context.load_default_certs()
     else:
         context.load_verify_locations(cadata=material.ca.decode("ascii"))
-    files.load_into(context, material)
+    ours.files.load_into(context, material)
     try:
         with _connected(address, context, timeout_s) as connection:
             # With TLS 1.3 a server looks at our certificate after the handshake; then it speaks, or
@@ -98,13 +101,13 @@ def _more(address: str, files: CertificateFiles, signer: str, timeout_s: float) 
             return f"the certificate of {address}, or one above it, has expired or is not valid yet"
         return (
             f"the certificate of {address} was signed by {signer}, an authority that "
-            f"{files.ca or 'this system'} does not have ({error.verify_message})"
+            f"{ours.files.ca or 'this system'} does not have ({error.verify_message})"
         )
     except TimeoutError:
         return ""
     except (ssl.SSLError, ConnectionError):
         taken = False
-    return "" if taken else _not_taken(address, material, files)
+    return "" if taken else _not_taken(address, material, ours.files)
 
 
 def _not_taken(address: str, material: Material, files: CertificateFiles) -> str:
