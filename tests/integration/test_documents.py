@@ -50,6 +50,7 @@ TRANSLATED = [
     "README.md",
     "docs/balancing.md",
     "docs/cli.md",
+    "docs/drop-in.md",
     "docs/how-it-works.md",
     "docs/retries.md",
     "docs/security.md",

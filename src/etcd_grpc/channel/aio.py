@@ -23,6 +23,7 @@ from etcd_grpc.channel.aio_methods import (
     UnaryStreamMultiCallable,
     UnaryUnaryMultiCallable,
 )
+from etcd_grpc.channel.connectivity import made_alone
 from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
@@ -113,7 +114,7 @@ class _Connector:
         options, credentials = self._security.options(way), self._security.credentials
         if credentials is None:
             return grpc.aio.insecure_channel(address, options, self._compression)
-        return grpc.aio.secure_channel(address, credentials, options, self._compression)
+        return made_alone(grpc.aio.secure_channel, address, credentials, options, self._compression)
 
     def ask(self, channel: grpc.aio.Channel, answered: Callable[[Answer], None]) -> None:
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)

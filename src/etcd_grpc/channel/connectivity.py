@@ -8,11 +8,16 @@ blocking or locking, so this one file reaches for it; a test holds it to the grp
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import grpc
 
-__all__ = ["READY", "Probe", "probe_of", "state_of"]
+__all__ = ["READY", "Probe", "made_alone", "probe_of", "state_of"]
+
+C = TypeVar("C")
 
 # Takes "connect if idle"; returns gRPC's number of the state.  Thread-safe, never blocks.
 Probe = Callable[[bool], int]
@@ -33,3 +38,24 @@ def probe_of(channel: grpc.Channel | grpc.aio.Channel) -> Probe:
 def state_of(number: int) -> grpc.ChannelConnectivity:
     """gRPC's name of a state."""
     return _STATES[number]
+
+
+def made_alone(make: Callable[..., C], *arguments: Any) -> C:
+    """Make a channel while no other of ours is being made.
+
+    Channels that are made at the same moment on several threads and share one credentials object, such
+    as a cloud's, can crash grpcio.
+    """
+    with _making:
+        return make(*arguments)
+
+
+_making = threading.Lock()  # guards the credentials objects of the application
+
+
+def _forget_parent() -> None:
+    global _making  # noqa: PLW0603 - a thread that is not in this process may have held it
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

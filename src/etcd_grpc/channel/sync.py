@@ -10,6 +10,7 @@ import grpc
 
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.policies import PolicyArgument
+from etcd_grpc.channel.connectivity import made_alone
 from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
@@ -107,7 +108,7 @@ class _Connector:
         options, credentials = self._security.options(way), self._security.credentials
         if credentials is None:
             return grpc.insecure_channel(address, options, self._compression)
-        return grpc.secure_channel(address, credentials, options, self._compression)
+        return made_alone(grpc.secure_channel, address, credentials, options, self._compression)
 
     def ask(self, channel: grpc.Channel, answered: Callable[[Answer], None]) -> None:
         def done(call: Any) -> None:
