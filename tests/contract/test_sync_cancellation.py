@@ -90,5 +90,6 @@ def test_cancelling_twice_says_so(channel, name):
 def test_a_stream_that_is_dropped_ends_at_the_server(channel, events, name):
     call = channel.unary_stream("/contract/HangRepeat")(name.encode(), timeout=30)
     assert next(call) == name.encode()
+    wait_until(lambda: events(name), "it hangs")
     del call
     wait_until(lambda: events(name) == ["began", "ended"], "it ended")
