@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import os
 import sys
@@ -13,14 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import etcd_grpc
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.server import job as jobs
+from etcd_grpc.server import workers
 from etcd_grpc.server.fleet import Fleet, Lines, Worker
 from etcd_grpc.server.importing import Importable
 from etcd_grpc.server.job import Job, packed, unpacked
 from etcd_grpc.server.load_meter import Counts
 from etcd_grpc.server.options import serve_options
 from etcd_grpc.server.supervise import supervise
+from etcd_grpc.server.supervisor import GIVE_UP_AFTER
+from etcd_grpc.telemetry.events import WorkerCrashed
 
 OPTIONS = serve_options(service="s", etcd="127.0.0.1:1")
 
@@ -152,6 +157,25 @@ def test_workers_that_would_be_told_as_one_address_are_refused() -> None:
     options = dataclasses.replace(OPTIONS, port=5000, advertise="127.0.0.1:80", workers=2)
     with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:80"):
         supervise(Job(add_servicers, options))
+
+
+def test_a_system_that_starts_no_process_is_survived_until_it_is_hopeless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[int] = []
+
+    def refuse(key: int, order: Any) -> Any:
+        attempts.append(key)
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(workers, "Child", refuse)
+    monkeypatch.setattr(workers, "_FIRST_DELAY_S", 0.001)
+    told: list[Any] = []
+    with etcd_grpc.listen(told.append), pytest.raises(etcd_grpc.errors.WorkerError):
+        supervise(Job(add_servicers, dataclasses.replace(OPTIONS, workers=2)))
+    assert len(attempts) == 2 * GIVE_UP_AFTER
+    crashes = [event for event in told if isinstance(event, WorkerCrashed)]
+    assert "cannot be started: Resource temporarily unavailable" in str(crashes[0])
 
 
 # Output and sums.

@@ -214,18 +214,20 @@ class Workers:
         hopeless = child.failure is not None and child.failure.kind == "ConfigurationError"
         effects = self._machine.exited(child.key, status, time.monotonic(), hopeless=hopeless)
         del self._children[child.key]
-        self._do(effects, gone=child)
+        why = child.failure.text if child.failure is not None else _ended(status)
+        self._do(effects, child.pid, why)
         child.close()
 
     # What is done about it.
 
-    def _do(self, effects: Iterable[Effect], gone: Child | None = None) -> None:
-        for effect in effects:
+    def _do(self, effects: Iterable[Effect], gone: int = 0, why: str = "") -> None:
+        """Carry out; ``gone`` is the number of a process that has ended, and ``why``."""
+        for effect in list(effects):  # all that was decided, before anything else happens
             if isinstance(effect, Spawn):
                 self._spawn(effect)
             elif isinstance(effect, Crashed):
-                assert gone is not None
-                self._tell_crash(effect, gone)
+                self._restarts += effect.again_in_s is not None
+                emit(events.WorkerCrashed(effect.place, gone, why, effect.times, effect.again_in_s))
             elif isinstance(effect, RollEnded):
                 emit(events.WorkersRolled(effect.failed_place))
             else:
@@ -242,16 +244,15 @@ class Workers:
                 child.signal(signal.SIGTERM)
 
     def _spawn(self, effect: Spawn) -> None:
-        child = Child(effect.key, self._orders[effect.place])
+        try:
+            child = Child(effect.key, self._orders[effect.place])
+        except OSError as error:  # no memory, too many processes: the others serve on
+            effects = self._machine.exited(effect.key, 1, time.monotonic())
+            self._do(effects, why=f"its process cannot be started: {error.strerror or error}")
+            return
         self._children[child.key] = child
         self._selector.register(child.link, selectors.EVENT_READ, lambda: self._hear(child))
         self._selector.register(child.output, selectors.EVENT_READ, lambda: self._copy(child))
-
-    def _tell_crash(self, crash: Crashed, child: Child) -> None:
-        if crash.again_in_s is not None:
-            self._restarts += 1
-        why = child.failure.text if child.failure is not None else _ended(crash.status)
-        emit(events.WorkerCrashed(crash.place, child.pid, why, crash.times, crash.again_in_s))
 
 
 def _ended(status: int) -> str:

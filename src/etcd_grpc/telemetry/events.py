@@ -726,7 +726,8 @@ class WorkerReady(Event):
 class WorkerCrashed(Event):
     """A worker process has ended unasked, the ``times``-th time in a row.
 
-    ``again_in_s`` is how long, in seconds, until it is started again; None: it is not.
+    ``pid`` is 0 if the system could not even start it.  ``again_in_s`` is how long, in seconds, until
+    it is started again; None: it is not.
     """
 
     level = logging.WARNING
@@ -738,7 +739,7 @@ class WorkerCrashed(Event):
     again_in_s: float | None
 
     def __str__(self) -> str:
-        who = f"worker {self.place} (process {self.pid})"
+        who = f"worker {self.place} (process {self.pid})" if self.pid else f"worker {self.place}"
         if self.again_in_s is None:
             return f"{who} is lost: {self.why}"
         often = f" ({self.times} times in a row)" if self.times > 1 else ""
