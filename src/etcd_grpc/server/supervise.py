@@ -4,6 +4,7 @@ By default each worker is an instance of its own: its own port, its own registra
 ``share_port`` all listen on one port, and the kernel spreads *connections* over them.  Each still
 registers, so that the address stands in etcd for as long as any of them serves, and goes with the
 last one; a client has a connection for each registration, and cannot know which worker is behind it.
+So it cannot move away from one that leaves: a call that arrives as that one stops ends CANCELLED.
 """
 
 from __future__ import annotations
