@@ -15,7 +15,9 @@ class Work:
     def __init__(self) -> None:
         self.connected: list[str] = []
         self.slices = 0
-        self.backlog = Backlog(asyncio.get_running_loop(), self._connect, self._after)
+        self.room = True
+        loop = asyncio.get_running_loop()
+        self.backlog = Backlog(loop, self._connect, lambda: self.room, self._after)
 
     def put(self, *keys: str) -> None:
         for key in keys:
@@ -86,3 +88,20 @@ async def test_after_close_nothing_is_connected() -> None:
     await asyncio.sleep(0.05)
     assert work.connected == ["a"]
     assert "b" not in work.backlog
+
+
+async def test_without_room_the_others_are_connected_when_there_is_or_after_a_moment() -> None:
+    work = Work()
+    work.put(*"abcdef")
+    work.room = False
+    work.backlog.work()
+    began = time.monotonic()
+    await work.done()
+    patient_s = time.monotonic() - began
+    assert work.connected == [*"abcdef"]
+    assert patient_s > 5 * 0.05, "each waited for room as long as it may"
+    work.put(*"ghijkl")
+    work.room = True
+    work.backlog.work()
+    await work.done()
+    assert work.connected == [*"abcdefghijkl"]

@@ -38,6 +38,7 @@ _SWEEP_S = 1.0
 _POLL_FIRST_S = 0.001
 _POLL_FACTOR = 1.4
 _POLL_CONNECTING_S = 0.05
+_POLL_BACKLOG_S = 0.005  # while others wait for those that connect
 _POLL_FAILING_S = 0.2
 # A new picker costs time in proportion to the set.  Small sets get one at every change; a large one
 # that changes all the time gets ten a second.
@@ -46,6 +47,7 @@ _LARGE_INTERVAL_S = 0.1
 # The first picker waits so long for those that still connect; else the first calls, often a burst,
 # would all go to whichever endpoint was the first to connect.
 _FIRST_PICKER_S = 0.02
+_CONNECTING_AT_ONCE = 100
 _UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 # How long a thread that has picked a subchannel may take until its call is counted there.
 _CLOSE_AFTER_S = 1.0
@@ -80,7 +82,7 @@ class SubchannelSet(Generic[C]):
         self._stats = stats
         self._on_change = on_change
         self._subchannels: dict[str, Subchannel[C]] = {}
-        self._backlog = Backlog(loop, self._connect, self._poll_if_idle)
+        self._backlog = Backlog(loop, self._connect, self._has_room, self._poll_if_idle)
         self._leaving: list[Subchannel[C]] = []
         self._unready: dict[str, Subchannel[C]] = {}
         self._ways = ways
@@ -348,6 +350,11 @@ class SubchannelSet(Generic[C]):
         if subchannel.unasked and subchannel.connected():
             self._identity.ask(subchannel)
 
+    def _has_room(self) -> bool:
+        """Whether few enough endpoints are being connected."""
+        undecided = sum(s.state in _UNDECIDED for s in self._unready.values())
+        return undecided < _CONNECTING_AT_ONCE
+
     def _poll_if_idle(self) -> None:
         if self._poll_timer is None:
             self._poll_soon()
@@ -382,6 +389,7 @@ class SubchannelSet(Generic[C]):
             self._ask(rival)
         connecting |= self._rivals.undecided(now)
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
+        slowest = _POLL_BACKLOG_S if connecting and self._backlog else slowest
         self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)
         if changed:
             self._publish_soon()
