@@ -260,3 +260,41 @@ async def test_a_rotation_reaches_asyncio_channels_too(serve, service, mounted, 
         deadline = time.monotonic() + 10
         while b"".join((await peer(b"", timeout=10)).split()) != pem(ours):
             assert time.monotonic() < deadline, "the new certificate did not arrive"
+
+
+async def test_asyncio_channels_tell_the_reason_too(serve, service, trusted, etcd):
+    serve("another.test")
+    async with etcd_grpc.aio.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"it is for another\.test"):
+            await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)
+
+
+def test_a_name_that_the_application_chose_is_the_one_that_is_told(serve, service, trusted, etcd):
+    serve(service)
+    with etcd_grpc.secure_channel(
+        f"etcd:///{service}", trusted, [("grpc.default_authority", "greeter.internal")], etcd=etcd
+    ) as channel:
+        with pytest.raises(grpc.RpcError, match=r"is not for greeter\.internal; it is for test"):
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)
+
+
+def test_an_instance_that_is_down_is_no_matter_of_certificates(
+    serve, service, announce, trusted, etcd, caplog
+):
+    with serve(service) as server:
+        address = server.address
+    announce(address)
+    with etcd_grpc.secure_channel(f"etcd:///{service}", trusted, etcd=etcd) as channel:
+        with pytest.raises(grpc.RpcError, match=re.escape(address)):
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)
+    assert "cannot be connected" not in caplog.text
+
+
+def test_with_grpcs_own_credentials_an_unknown_authority_is_told(serve, service, mounted, etcd):
+    serve(service, signer=trustme.CA())
+    credentials = grpc.ssl_channel_credentials(mounted("trusted", "unused").ca.read_bytes())
+    with etcd_grpc.secure_channel(f"etcd:///{service}", credentials, etcd=etcd) as channel:
+        with pytest.raises(
+            grpc.RpcError, match="CERTIFICATE_VERIFY_FAILED: unable to get local issuer"
+        ):
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)

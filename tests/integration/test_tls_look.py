@@ -123,7 +123,7 @@ def test_an_expired_certificate_of_ours_is_told_with_its_end(place, authority):
 
 def test_with_grpcs_own_credentials_what_the_certificate_shows_is_told(place, authority, other):
     address = place.serve(other.issue_cert("greeter"))
-    assert "O=theirs" in why_refused(address, Ours(None, NAMES), 5)
+    assert not why_refused(address, Ours(None, NAMES), 5), "only gRPC knows whom it trusts"
     address = place.serve(authority.issue_cert("greeter", not_after=LONG_AGO))
     assert "notAfter is 2020-01-01" in why_refused(address, Ours(None, NAMES), 5)
 

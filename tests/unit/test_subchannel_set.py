@@ -25,6 +25,7 @@ from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.model import Endpoint, Put, Remove
 
 IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
+FAILURE: int = grpc.ChannelConnectivity.TRANSIENT_FAILURE.value[0]
 CONNECTING: int = grpc.ChannelConnectivity.CONNECTING.value[0]
 SOON_S = 0.8  # the sweep that looks at everything comes after a second
 
@@ -95,6 +96,41 @@ async def test_an_endpoint_lost_between_the_poll_and_the_picker_is_looked_after(
         found.close()
 
 
+class NamedConnector(Connector):
+    """Another connection for each name under which there is to be one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[str, Connection] = {}
+
+    def connect(self, address: str, way: Way) -> grpc.Channel:
+        self.made[way.name] = Connection()
+        return cast("grpc.Channel", self.made[way.name])
+
+
+async def test_a_set_is_failing_when_the_last_way_has_failed_and_not_before() -> None:
+    connector = NamedConnector()
+    found = subchannels(connector, Ways(("greeter", "")))
+    try:
+        found.update([Put(Endpoint("s/a", "127.0.0.1:1"))])
+        connector.made["greeter"].state = FAILURE
+        async with asyncio.timeout(SOON_S):
+            while "" not in connector.made:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.1)  # the point: longer than the first picker is waited for
+        assert found.state.name == "CONNECTING"
+        assert not list(found.failing())
+        connector.made[""].state = FAILURE
+        async with asyncio.timeout(SOON_S):
+            while found.state.name != "TRANSIENT_FAILURE":
+                await asyncio.sleep(0)
+        assert list(found.failing()) == list(found.subchannels.values())
+        connector.made[""].state = READY
+        await until_picker(found, True)
+    finally:
+        found.close()
+
+
 class SlowConnector(Connector):
     """Each channel takes longer to make than a slice of the loop's time."""
 
@@ -124,8 +160,8 @@ async def test_a_large_set_is_connected_in_slices_and_calls_need_not_wait_for_th
         found.close()
 
 
-def subchannels(connector: Connector) -> SubchannelSet[grpc.Channel]:
+def subchannels(connector: Connector, ways: Ways | None = None) -> SubchannelSet[grpc.Channel]:
     balancer = Balancer(parse_policy("round_robin"), random.Random(1), time.monotonic)
     stats = StatsTable(time.monotonic)
     loop, rng = asyncio.get_running_loop(), random.Random(1)
-    return SubchannelSet(loop, connector, balancer, stats, lambda: None, Ways(), rng)
+    return SubchannelSet(loop, connector, balancer, stats, lambda: None, ways or Ways(), rng)

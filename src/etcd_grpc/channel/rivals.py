@@ -64,6 +64,10 @@ class Rivals(Generic[C]):
     def __bool__(self) -> bool:
         return bool(self._rivals or self._due)
 
+    def trying(self, key: str) -> bool:
+        """Whether a rival of this endpoint's has not failed yet."""
+        return not _failed(self._rivals.get(key, []))
+
     def undecided(self, now: float) -> bool:
         """Whether one has not yet shown if it can connect, and it is not too long ago."""
         return any(

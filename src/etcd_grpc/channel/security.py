@@ -16,7 +16,7 @@ from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.tls.channel import ChannelTls
 from etcd_grpc.tls.look import Ours, why_refused
 from etcd_grpc.tls.material import Material
-from etcd_grpc.tls.names import BY_ADDRESS, names_to_check
+from etcd_grpc.tls.names import BY_ADDRESS, NAME_OPTIONS, names_to_check
 from etcd_grpc.tls.watcher import Watched, watch
 
 __all__ = ["Security"]
@@ -65,7 +65,8 @@ class Security:
     def look(self, address: str) -> str:
         """Why there is no connection to ``address``; "" if that cannot be told.  Blocks."""
         files = None if self._tls is None else self._tls.files()
-        return why_refused(address, Ours(files, self._names), _LOOK_S)
+        chosen = tuple(str(value) for name, value in self._spec.options if name in NAME_OPTIONS)
+        return why_refused(address, Ours(files, chosen or self._names), _LOOK_S)
 
     def open(self, on_change: Callable[[], None]) -> None:
         """Load the files and follow them.

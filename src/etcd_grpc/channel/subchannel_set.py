@@ -88,6 +88,7 @@ class SubchannelSet(Generic[C]):
         self._ways = ways
         self._identity: IdentityCheck[C] = IdentityCheck(loop, connector, self._judged)
         self._rivals: Rivals[C] = Rivals(ways, self._connect_beside, self._close, rng)
+        self._undecided = False  # whether the last poll has left rivals that are
         self._poll_s = _POLL_FIRST_S
         self._poll_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -119,9 +120,10 @@ class SubchannelSet(Generic[C]):
         return max(0, takes - len(self._subchannels) - len(self._backlog))
 
     def failing(self) -> Iterator[Subchannel[C]]:
-        """Those to which there is no connection, although it was tried.  On the loop."""
-        for subchannel in self._unready.values():
-            if subchannel.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        """Those to which there is no connection, in whatever way it was tried.  On the loop."""
+        for key, subchannel in self._unready.items():
+            failing = subchannel.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            if failing and not self._rivals.trying(key):
                 yield subchannel
 
     # On the loop.
@@ -387,7 +389,10 @@ class SubchannelSet(Generic[C]):
             changed = True
         for rival in self._rivals:
             self._ask(rival)
-        connecting |= self._rivals.undecided(now)
+        undecided = self._rivals.undecided(now)
+        changed |= undecided is not self._undecided  # it counts in the state of the set
+        self._undecided = undecided
+        connecting |= undecided
         slowest = _POLL_CONNECTING_S if connecting else _POLL_FAILING_S
         slowest = _POLL_BACKLOG_S if connecting and self._backlog else slowest
         self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)

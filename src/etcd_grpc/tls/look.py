@@ -43,7 +43,10 @@ def why_refused(address: str, ours: Ours, timeout_s: float) -> str:
         facts, problem = _their_certificate(address, timeout_s)
         if facts is not None and not problem:
             problem = _problem_of(facts, address, ours.names)
-        return problem or _more(address, ours, facts, timeout_s)
+        if problem or ours.files is None:
+            return problem
+        signer = "somebody" if facts is None else facts.issuer
+        return _more(address, ours.files, signer, timeout_s)
     except (OSError, ValueError, ConfigurationError):
         return ""  # it cannot be reached at all, which is told by others
 
@@ -76,21 +79,15 @@ def _problem_of(facts: Facts, address: str, names: Sequence[str]) -> str:
     return ""
 
 
-def _more(address: str, ours: Ours, facts: Facts | None, timeout_s: float) -> str:
+def _more(address: str, files: CertificateFiles, signer: str, timeout_s: float) -> str:
     """The certificate looks good, as far as we can see: is its authority known, and is ours taken?"""
-    signer = "somebody" if facts is None else facts.issuer
-    if ours.files is None:
-        return (
-            f"the certificate of {address} was signed by {signer}: is that authority trusted, and does "
-            "the server want a certificate of ours?"
-        )
-    material = ours.files.read()
+    material = files.read()
     context = _context()
     if material.ca is None:
         context.load_default_certs()
     else:
         context.load_verify_locations(cadata=material.ca.decode("ascii"))
-    ours.files.load_into(context, material)
+    files.load_into(context, material)
     try:
         with _connected(address, context, timeout_s) as connection:
             # With TLS 1.3 a server looks at our certificate after the handshake; then it speaks, or
@@ -101,13 +98,13 @@ def _more(address: str, ours: Ours, facts: Facts | None, timeout_s: float) -> st
             return f"the certificate of {address}, or one above it, has expired or is not valid yet"
         return (
             f"the certificate of {address} was signed by {signer}, an authority that "
-            f"{ours.files.ca or 'this system'} does not have ({error.verify_message})"
+            f"{files.ca or 'this system'} does not have ({error.verify_message})"
         )
     except TimeoutError:
         return ""
     except (ssl.SSLError, ConnectionError):
         taken = False
-    return "" if taken else _not_taken(address, material, ours.files)
+    return "" if taken else _not_taken(address, material, files)
 
 
 def _not_taken(address: str, material: Material, files: CertificateFiles) -> str:

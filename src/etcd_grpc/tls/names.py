@@ -11,13 +11,13 @@ import ipaddress
 import re
 from collections.abc import Collection
 
-__all__ = ["BY_ADDRESS", "names_to_check"]
+__all__ = ["BY_ADDRESS", "NAME_OPTIONS", "names_to_check"]
 
 # Stands for the address that is called.
 BY_ADDRESS = ""
 
 # Options by which the application itself says what is checked.
-_CHOSEN = frozenset({"grpc.ssl_target_name_override", "grpc.default_authority"})
+NAME_OPTIONS = frozenset({"grpc.ssl_target_name_override", "grpc.default_authority"})
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
@@ -32,7 +32,7 @@ def names_to_check(service: str, server_name: str | None, options: Collection[st
     """
     if server_name is not None:
         return (server_name,)
-    if not _CHOSEN.isdisjoint(options) or not _can_be_certified(service):
+    if not NAME_OPTIONS.isdisjoint(options) or not _can_be_certified(service):
         return (BY_ADDRESS,)
     return (service, BY_ADDRESS)
 
