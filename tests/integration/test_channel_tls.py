@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -298,3 +300,56 @@ def test_with_grpcs_own_credentials_an_unknown_authority_is_told(serve, service,
             grpc.RpcError, match="CERTIFICATE_VERIFY_FAILED: unable to get local issuer"
         ):
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)
+
+
+FORK = """
+import os, sys, time
+import etcd_grpc
+from etcd_grpc.tls import ChannelTls
+
+service, etcd, ca, cert, key = sys.argv[1:]
+channel = etcd_grpc.secure_channel(f"etcd:///{service}", ChannelTls(ca, cert, key), etcd=etcd)
+peer = channel.unary_unary("/echo/Peer")
+def seen():
+    return b"".join(peer(b"", timeout=10).split())
+before = seen()
+child = os.fork()
+if child:
+    input()  # until the files are replaced
+if not child:
+    assert seen() == before
+    print("rotate", flush=True)
+    deadline = time.monotonic() + 20
+    while seen() == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    channel.close()
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 7, status
+assert seen() != before
+channel.close()
+print("done", flush=True)
+"""
+
+
+def test_after_a_fork_both_processes_follow_the_files(serve, service, mounted, etcd):
+    serve(service, mutual=True)
+    ours = mounted("ours", "caller")
+    program = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORK, service, etcd, ours.ca, ours.cert, ours.key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        lines = iter(program.stdout)
+        while next(lines) != "rotate\n":
+            pass
+        ours.rotate("caller")
+        assert program.stdin is not None
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert next(lines) == "done\n"
+        assert program.wait(timeout=30) == 0
