@@ -121,6 +121,8 @@ def test_every_event_is_one_line_and_names_what_it_is_about(kind: type[Event]) -
     values = {
         "str": "some-text",
         "str | None": None,
+        "int | None": None,
+        "float | None": None,
         "int": 42,
         "float": 1.5,
         "bool": True,

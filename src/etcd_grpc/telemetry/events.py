@@ -767,7 +767,7 @@ class WorkersCounted(Event):
     fleet: str
 
     def __str__(self) -> str:
-        return self.fleet
+        return f"the workers stand so: {self.fleet}"
 
 
 @dataclass(frozen=True, slots=True)
