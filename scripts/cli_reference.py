@@ -24,7 +24,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from etcd_grpc.cli.app import app
 
-__all__ = ["PAGES", "Command", "Option", "StaleError", "commands", "render"]
+__all__ = ["PAGES", "Command", "Option", "PageError", "commands", "render"]
 
 ROOT = Path(__file__).resolve().parent.parent
 # Each page, and the headings of its tables.
@@ -37,8 +37,8 @@ _SECTION = re.compile(r"<!-- command: (.+?) -->\n.*?<!-- end of \1 -->", re.DOTA
 _WIDTH = 120
 
 
-class StaleError(Exception):
-    """A page has a section for a command that there is not; the message names it."""
+class PageError(Exception):
+    """A page has a section too many: for a command that there is not, or twice; it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +162,15 @@ def render(page: str, text: str, found: Sequence[Command]) -> str:
         found: The commands that there are.
 
     Raises:
-        StaleError: The page has a section for another one.
+        PageError: The page has a section for another one, or two for one.
     """
     known = {command.name: command for command in found}
     there = _SECTION.findall(text)
     for name in there:
         if name not in known:
-            raise StaleError(
-                f"{page} has a section of {name!r}, a command that there is not: remove it"
-            )
+            raise PageError(f"{page} has a section of {name!r}, a command that there is not: remove it")
+        if there.count(name) > 1:
+            raise PageError(f"{page} has {there.count(name)} sections of {name!r}: remove all but one")
     text = _SECTION.sub(lambda section: _section(page, known[section[1]]), text)
     for name, command in known.items():
         if name not in there:
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
         before = path.read_text(encoding="utf-8")
         try:
             after = render(page, before, found)
-        except StaleError as error:
+        except PageError as error:
             sys.exit(str(error))
         if after != before:
             stale.append(page)

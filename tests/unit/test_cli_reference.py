@@ -7,7 +7,7 @@ from typing import Annotated
 
 import pytest
 import typer
-from scripts.cli_reference import PAGES, StaleError, commands, render
+from scripts.cli_reference import PAGES, PageError, commands, render
 
 ROOT = Path(__file__).parents[2]
 AGAIN = "is not current: run python scripts/cli_reference.py, and say in Chinese, too, what is new"
@@ -102,5 +102,13 @@ def test_chinese_page_has_the_same_rows_and_no_english_prose() -> None:
 def test_section_of_a_command_that_is_gone_is_an_error_that_names_it() -> None:
     (something, get) = commands(made())
     page = render("docs/cli.md", "# Page\n", [something, get])
-    with pytest.raises(StaleError, match="'group get'"):
+    with pytest.raises(PageError, match="'group get'"):
         render("docs/cli.md", page, [something])
+
+
+def test_two_sections_of_one_command_are_an_error_that_names_it() -> None:
+    """As after a merge of two branches that both wrote one."""
+    found = list(commands(made()))
+    page = render("docs/cli.md", "# Page\n", found)
+    with pytest.raises(PageError, match="2 sections of 'some-thing'"):
+        render("docs/cli.md", page + page, found)
