@@ -54,6 +54,7 @@ TRANSLATED = [
     "docs/how-it-works.md",
     "docs/retries.md",
     "docs/security.md",
+    "docs/serving.md",
     "docs/sidecar.md",
     "docs/testing.md",
     "docs/tls.md",

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from etcd_grpc.server.lifecycle import LEAVING, TABLE, Effect, Event, State, transition
+from etcd_grpc.server.lifecycle import (
+    LEAVING,
+    TABLE,
+    Effect,
+    Event,
+    State,
+    drawing,
+    listing,
+    transition,
+)
 
 LIVING = [state for state in State if state not in LEAVING]
 
@@ -151,3 +161,10 @@ def test_serving_again_is_told_everywhere(away: Event, back: Event) -> None:
 def test_a_late_timer_changes_nothing() -> None:
     assert transition(State.STOPPED, Event.GRACE_OVER) == (State.STOPPED, ())
     assert transition(State.SERVING, Event.SETTLED) == (State.SERVING, ())
+
+
+@pytest.mark.parametrize("page", ["serving.md", "serving.zh-CN.md"])
+def test_the_pages_show_the_table_as_it_is(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
+    assert f"```mermaid\n{drawing()}```" in text, "drawing() has changed: put it there"
+    assert f"```text\n{listing()}```" in text, "listing() has changed: put it there"

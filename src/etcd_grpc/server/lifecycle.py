@@ -15,7 +15,7 @@ import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["LEAVING", "TABLE", "Effect", "Event", "State", "Step", "drawing", "transition"]
+__all__ = ["LEAVING", "TABLE", "Effect", "Event", "State", "Step", "drawing", "listing", "transition"]
 
 
 class State(enum.StrEnum):
@@ -173,12 +173,30 @@ def transition(state: State, event: Event) -> Step:
 
 
 def drawing() -> str:
-    """The table as text, for the document that shows it: a line for each step."""
-    lines = []
+    """The table as a state diagram in Mermaid's language, for the document that shows it."""
+    lines = ["stateDiagram-v2", f"    [*] --> {_alias(State.STARTING)}"]
+    lines += [f'    state "{state}" as {_alias(state)}' for state in State if " " in state]
+    arrows: dict[tuple[State, State], list[str]] = {}
     for state, steps in TABLE.items():
-        if not steps:
-            lines.append(f"{state} (the end)")
         for event, step in steps.items():
-            done = "; ".join(step.effects)
-            lines.append(f"{state} --{event}--> {step.state}{f':  {done}' if done else ''}")
+            arrows.setdefault((state, step.state), []).append(event)
+    for (state, after), happened in arrows.items():
+        lines.append(f"    {_alias(state)} --> {_alias(after)}: {', '.join(happened)}")
+    return "\n".join([*lines, f"    {_alias(State.STOPPED)} --> [*]"]) + "\n"
+
+
+def listing() -> str:
+    """The table as text, a line for each step with what is done there."""
+    steps = [(state, event, step) for state, row in TABLE.items() for event, step in row.items()]
+    state_width = max(len(state) for state in State)
+    event_width = max(len(event) for event in Event)
+    lines = []
+    for state, event, step in steps:
+        done = "; ".join(step.effects)
+        arrow = f"{state:{state_width}}  {event:{event_width}}  -> {step.state:{state_width}}  {done}"
+        lines.append(arrow.rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _alias(state: State) -> str:
+    return state.replace(" ", "_")
