@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tests.support.calls import free_port
 from tests.support.waiting import wait_until
 
@@ -225,6 +226,29 @@ def test_a_forked_child_leaves_the_parents_registration_alone(etcd, service, raw
     assert done.stdout == "well\n", done.stderr
 
 
+def test_what_nobody_closed_is_withdrawn_at_the_end_of_the_interpreter(etcd, service, raw):
+    code = f"""
+        from concurrent import futures
+        import grpc, etcd_grpc
+
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        life = etcd_grpc.Lifecycle(server, service={service!r}, port=port, ttl_s=60).start()
+        print(life.registered)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert statuses(raw, service) == []
+
+
 # --- asyncio
 
 
@@ -400,3 +424,42 @@ def test_aio_a_server_whose_loop_was_closed_is_withdrawn_all_the_same(etcd, serv
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(named())
     assert statuses(raw, service) == []
+
+
+async def test_aio_serve_that_is_cancelled_leaves_in_order(etcd, service, raw):
+    before = signal.getsignal(signal.SIGTERM)
+    ready = asyncio.Event()
+    serving = asyncio.create_task(
+        etcd_grpc.aio.serve(
+            lambda _server: None,
+            service=service,
+            etcd=etcd,
+            settle_s=0,
+            on_ready=lambda _life: ready.set(),
+        )
+    )
+    await ready.wait()
+    assert statuses(raw, service) == ["serving"]
+    assert signal.getsignal(signal.SIGTERM) != before
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert statuses(raw, service) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_health_servicer_of_ones_own_is_left_in_place(etcd, service, raw):
+    """Then it is not ours to say how the server is, nor who."""
+    seen: list[Any] = []
+
+    def add(server: Any) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+
+    def ready(life: etcd_grpc.Lifecycle) -> None:
+        (entry,) = (json.loads(kv.value) for kv in raw.get(f"{service}/").values())
+        seen.append("identified" in entry["Metadata"])
+        seen.append(health_of(int(entry["Addr"].rpartition(":")[2])))
+        life.drain(wait=False)
+
+    etcd_grpc.serve(add, service=service, etcd=etcd, settle_s=0, on_ready=ready)
+    assert seen == [False, SERVING]

@@ -18,6 +18,8 @@ import etcd_grpc
 
 ROOT = Path(__file__).parents[2]
 SERVICE = "helloworld.Greeter"
+# Who runs tests in the background may have it ignored, and children inherit that.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_serve_answers_and_leaves(etcd, raw, programs):
 def test_lifecycle_answers_and_leaves(etcd, raw, programs):
     servicer = programs[0].partition("etcd_grpc.serve(")[0]
     (own,) = [program for program in programs if "etcd_grpc.Lifecycle(" in program]
-    with running(servicer + own, etcd) as process:
+    with running(INTERRUPTIBLE + servicer + own, etcd) as process:
         assert say_hello(etcd) == "Hello, you!"
         wait_until(lambda: raw.get(f"{SERVICE}/"), "registered")
         process.send_signal(signal.SIGINT)

@@ -109,8 +109,9 @@ class Conductor:
     def registered(self) -> bool:
         """Whether every instance stands in etcd at this moment, as far as etcd has told us."""
         intents = tuple(self._intents)
-        registrar = self._registrar()
-        return len(intents) == len(self._instances) and all(map(registrar.stands, intents))
+        if len(intents) < len(self._instances):
+            return False
+        return all(map(self._registrar().stands, intents))
 
     # On the control loop.
 

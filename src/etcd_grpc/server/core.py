@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 from collections.abc import Coroutine, Sequence
@@ -73,6 +75,7 @@ class LifeCore:
                 dataclasses.replace(instance, identified=False) for instance in self.instances
             )
         self.control = plane.acquire(self._etcd)
+        _open.add(self)
         self.conductor = Conductor(self.control, self.instances, self.options, host, self._in_flight)
         for event in self._early:
             self.conductor.post(event)
@@ -92,6 +95,26 @@ class LifeCore:
 
     def close(self) -> None:
         """Give the control plane back.  Blocks for a moment; a second call does nothing."""
+        _open.discard(self)
         control, self.control = self.control, None
         if control is not None and os.getpid() == self._owner:
             control.release()
+
+
+# Those that nobody has closed when the interpreter exits leave in a hurry then.
+_open: set[LifeCore] = set()
+_AT_EXIT_S = 2.0
+
+
+def _close_open() -> None:
+    for core in list(_open):
+        if core.running and core.conductor is not None:
+            core.post(Event.STOP)
+            core.post(Event.HURRY)
+            with contextlib.suppress(TimeoutError):
+                core.submit(core.conductor.ended()).result(_AT_EXIT_S)
+        core.close()
+
+
+atexit.register(_close_open)
+os.register_at_fork(after_in_child=_open.clear)  # they are the parent's
