@@ -216,6 +216,10 @@ async def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
     async with opened(etcd, service, hedge(2, "0.05s")) as channel:
         name, request = script({"*": HANGS})
         call = channel.unary_unary("/script/Unary")(request)
+        _, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
+        delayed = channel.unary_unary("/script/Unary")(request)
         await until(lambda: saw(servers, name).count("waits") == 2, "under way")
+        await until(lambda: in_flight(channel) == 2, "the other one has failed")
         await channel.close()
         assert await call.code() is grpc.StatusCode.CANCELLED
+        assert await delayed.code() is grpc.StatusCode.CANCELLED

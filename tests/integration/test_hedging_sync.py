@@ -259,13 +259,26 @@ def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
         method = channel.unary_unary("/script/Unary")
         name, request = script({"*": HANGS})
         under_way = method.future(request)
-        _, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
+        other, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
         delayed = method.future(request)
+        codes: list[grpc.StatusCode] = []
+
+        def block() -> None:
+            try:
+                method(request)
+            except grpc.RpcError as error:
+                codes.append(error.code())
+
+        blocked = threading.Thread(target=block)
+        blocked.start()
         wait_until(lambda: saw(servers, name).count("waits") == 2, "under way")
-        wait_until(lambda: in_flight(channel) == 2, "the other one has failed")
+        wait_until(lambda: saw(servers, other).count("failed") == 2, "the others have failed")
+        wait_until(lambda: in_flight(channel) == 2, "and have ended")
         channel.close()
         assert under_way.code() is grpc.StatusCode.CANCELLED
         assert delayed.code() is grpc.StatusCode.CANCELLED
+        blocked.join(timeout=20)
+        assert codes == [grpc.StatusCode.CANCELLED]
 
 
 def test_many_hedged_calls_from_many_threads_leave_nothing_behind(etcd, service, servers):

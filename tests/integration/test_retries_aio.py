@@ -15,6 +15,18 @@ from tests.support.scripted import ScriptedServer, connected, in_flight, script
 import etcd_grpc
 
 FAILS = {"code": "UNAVAILABLE"}
+LONG_BACKOFF = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                **RETRY["methodConfig"][0]["retryPolicy"],
+                "initialBackoff": "60s",
+                "maxBackoff": "60s",
+            },
+        }
+    ]
+}
 
 
 async def until(condition, what: str, timeout_s: float = 20.0) -> None:
@@ -209,21 +221,25 @@ async def test_stream_that_nobody_reads_is_settled(channel, servers):
     assert len(began) == 4  # maxAttempts
 
 
-async def test_cancelling_between_attempts_ends_the_call(etcd, service, servers):
-    slowly = {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    **RETRY["methodConfig"][0]["retryPolicy"],
-                    "initialBackoff": "60s",
-                    "maxBackoff": "60s",
-                },
-            }
-        ]
-    }
+async def test_closing_the_channel_ends_calls_between_attempts(etcd, service, servers):
     async with etcd_grpc.aio.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=slowly
+        f"etcd:///{service}", etcd=etcd, service_config=LONG_BACKOFF
+    ) as channel:
+        channel.get_state(try_to_connect=True)
+        await until(connected(channel, 2), "all connected")
+        name, request = script({"*": FAILS})
+        unary = channel.unary_unary("/script/Unary")(request)
+        stream = channel.unary_stream("/script/Stream")(request)
+        await until(lambda: [s.saw(name).count("failed") for s in servers] == [1, 1], "failed once")
+        await until(lambda: not in_flight(channel), "the attempts have ended")
+        await channel.close()
+        assert await unary.code() is grpc.StatusCode.CANCELLED
+        assert await stream.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_cancelling_between_attempts_ends_the_call(etcd, service, servers):
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, service_config=LONG_BACKOFF
     ) as channel:
         channel.get_state(try_to_connect=True)
         await until(connected(channel, 2), "all connected")

@@ -196,6 +196,26 @@ def test_closing_the_channel_ends_calls_between_attempts(etcd, service, servers)
         assert stream.code() is grpc.StatusCode.CANCELLED
 
 
+def test_closing_the_channel_wakes_who_waits_for_the_next_attempt(etcd, service, servers):
+    with opened(etcd, service, LONG_BACKOFF) as channel:
+        name, request = script({"*": FAILS})
+        failures: list[grpc.RpcError] = []
+
+        def call() -> None:
+            try:
+                channel.unary_unary("/script/Unary")(request)
+            except grpc.RpcError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_until(lambda: "failed" in servers[0].saw(name) + servers[1].saw(name), "failed once")
+        wait_until(lambda: not in_flight(channel), "the attempt has ended")
+        channel.close()
+        thread.join(timeout=20)
+        assert [error.code() for error in failures] == [grpc.StatusCode.CANCELLED]
+
+
 # Streams of responses.
 
 

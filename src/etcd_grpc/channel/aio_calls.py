@@ -140,7 +140,7 @@ class AioCall:
     async def _next(self, delay_s: float) -> None:
         """Bring the next attempt."""
         if delay_s:
-            await asyncio.sleep(delay_s)
+            await pause(self._dispatcher, delay_s)
         metadata, wait_for_ready = self._wishes()
         subchannel = self._dispatcher.pick(self._tried, metadata)
         if subchannel is None:
@@ -333,6 +333,13 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T | None:
         return result
     coroutine.close()
     return None
+
+
+async def pause(dispatcher: AioDispatcher, delay_s: float) -> None:
+    """Sleep, but no longer than the channel is open."""
+    due = asyncio.Event()
+    if dispatcher.later(delay_s, due.set):
+        await due.wait()
 
 
 def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:

@@ -121,6 +121,13 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         now = time.monotonic()
         self._do(self._machine.failed(number, failed, wish, now, unseen=unseen))
 
+    def _look_if_closed(self) -> None:
+        if self._dispatcher.closed and not self._final.done():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._settle(Failed(rpc_error(grpc.StatusCode.CANCELLED, "Channel closed!")))
+
     def _tick(self, due_s: float) -> None:
         self._timer = None
         self._do(self._machine.tick(max(due_s, time.monotonic())))
@@ -138,6 +145,9 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         elif step.wake_s is not None:
             left_s = max(0.0, step.wake_s - time.monotonic())
             self._timer = self._loop.call_later(left_s, self._tick, step.wake_s)
+            if all(call.done() for call, _ in self._calls.values()):
+                # Nothing is under way that would end with the channel.
+                self._dispatcher.later(left_s, self._look_if_closed)
         for number in step.cancel:
             self._calls[number][0].cancel()
         for hedge in step.starts:

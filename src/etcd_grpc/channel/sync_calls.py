@@ -20,7 +20,7 @@ from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
 from etcd_grpc.channel.sync_outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
 
-__all__ = ["PendingCall", "Start", "track", "wait_for_endpoint"]
+__all__ = ["PendingCall", "Start", "pause", "track", "wait_for_endpoint"]
 
 _LOOK_AGAIN_S = 1.0
 # Starts one attempt, given what is left of the deadline in seconds and how many attempts were before.
@@ -80,6 +80,13 @@ def wait_for_endpoint(
         assert waiter.outcome is not None
         raise waiter.outcome
     return waiter.outcome
+
+
+def pause(dispatcher: SyncDispatcher, delay_s: float) -> None:
+    """Sleep, but no longer than the channel is open."""
+    due = threading.Event()
+    if delay_s > 0 and dispatcher.later(delay_s, due.set):
+        due.wait(delay_s)
 
 
 class PendingCall(OutcomeCall):

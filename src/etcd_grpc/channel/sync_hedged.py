@@ -141,12 +141,18 @@ class HedgedCall(OutcomeCall):
             losers = [self._calls[number][0] for number in step.cancel]
         if step.final is not None:
             self._end(step.final)
-        elif changed and self._timed:
+        elif changed and (self._timed or self._idle()):
             self._set_timer(step.wake_s)
         for loser in losers:
             loser.cancel()
         for hedge in step.starts:
             self._place(hedge)
+
+    def _idle(self) -> bool:
+        """Whether nothing is under way that would end with the channel."""
+        with self._condition:
+            calls = list(self._calls.values())
+        return all(call.done() for call, _ in calls)
 
     def _end(self, number: int) -> None:
         with self._condition:

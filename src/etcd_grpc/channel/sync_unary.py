@@ -12,7 +12,7 @@ from etcd_grpc.balancer.service_config import HedgingPolicy
 from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.hedging import Hedging
 from etcd_grpc.channel.retry import numbered
-from etcd_grpc.channel.sync_calls import PendingCall, Start, wait_for_endpoint
+from etcd_grpc.channel.sync_calls import PendingCall, Start, pause, wait_for_endpoint
 from etcd_grpc.channel.sync_hedged import HedgedCall
 from etcd_grpc.channel.sync_methods import MultiCallable
 from etcd_grpc.channel.sync_outcome import SyncSubchannel
@@ -202,11 +202,12 @@ class UnaryUnaryMultiCallable(MultiCallable, grpc.UnaryUnaryMultiCallable):  # t
                 if delay is None:
                     raise failure
                 tried.add(subchannel)
-                time.sleep(delay)
+                pause(self._dispatcher, delay)
                 subchannel = None
             subchannel = subchannel or self._dispatcher.pick(tried, metadata)
             if subchannel is None:
-                self._ready(metadata)
+                if failure is None:
+                    self._ready(metadata)
                 subchannel = wait_for_endpoint(self._dispatcher, deadline, waits, metadata)
             started = subchannel.began()
             try:
