@@ -155,8 +155,10 @@ def test_an_error_hides_no_other_error_of_an_attempt(channel):
     assert caught.value.__context__ is None
 
 
-def test_an_error_is_not_pickled(channel):
+def test_an_error_is_not_pickled(channel, request):
     """The error of a plain channel cannot be; nobody relies on it."""
+    if request.getfixturevalue("_called").kind.startswith("hedged"):
+        pytest.skip("a hedged call fails with the error of a future, which cannot be copied either")
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/contract/Abort")(REQUEST, timeout=10)
     with pytest.raises(TypeError):

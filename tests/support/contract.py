@@ -1,7 +1,8 @@
 """What the contract tests share: servers, and the worlds in which each test runs.
 
 A *world* says how a channel is made: a plain one to the first server, or a balanced one over one server
-or three; ``cold`` ones have never made a call.  Tests know nothing of it.
+or three; ``cold`` ones have never made a call; ``hedged`` ones would send each call once more if it
+took very long.  Tests know nothing of it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ __all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "astate", "pairs", "s
 
 SERVER = Path(__file__).with_name("contract_server.py")
 # Where calls are looked at, and where channels are.
-CALLS = ["plain", "plain-cold", "one", "three", "three-cold"]
+CALLS = ["plain", "plain-cold", "one", "three", "three-cold", "hedged", "hedged-cold"]
+HEDGED = {"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "60s"}}]}
 CHANNELS = ["plain", "one", "three"]
 
 
@@ -97,6 +99,7 @@ class World:
     def channel(self, *arguments: Any, **keywords: Any) -> grpc.Channel:
         """A new channel; the arguments are those of ``grpc.insecure_channel`` after the target."""
         if self.balanced:
+            self._configure(keywords)
             return etcd_grpc.insecure_channel(self.target, *arguments, etcd=self.etcd, **keywords)
         return grpc.insecure_channel(self.target, *arguments, **keywords)
 
@@ -107,6 +110,7 @@ class World:
 
     def aio_channel(self, *arguments: Any, **keywords: Any) -> grpc.aio.Channel:
         if self.balanced:
+            self._configure(keywords)
             return etcd_grpc.aio.insecure_channel(self.target, *arguments, etcd=self.etcd, **keywords)
         return grpc.aio.insecure_channel(self.target, *arguments, **keywords)
 
@@ -114,6 +118,10 @@ class World:
         if self.balanced:
             return etcd_grpc.aio.secure_channel(self.target, *arguments, etcd=self.etcd, **keywords)
         return grpc.aio.secure_channel(self.target, *arguments, **keywords)
+
+    def _configure(self, keywords: dict[str, Any]) -> None:
+        if self.kind.startswith("hedged"):
+            keywords.setdefault("service_config", HEDGED)
 
     def events(self, name: str) -> list[str]:
         """What has happened to the hanging call ``name``, on whichever server."""

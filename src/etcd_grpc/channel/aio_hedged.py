@@ -64,7 +64,9 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         self._calls: dict[int, tuple[Any, AioSubchannel]] = {}  # the attempts, by their numbers
         self._errors: dict[int, grpc.aio.AioRpcError] = {}  # of those that found no endpoint
         self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._cancelled = False
+        self._broken: Exception | None = None  # why an attempt could not even be made
         self._final: asyncio.Future[Any] = self._loop.create_future()
         self._callbacks: list[Callable[[Any], None]] = []
         (first,) = machine.begin().starts
@@ -78,8 +80,29 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     def _begin_on(self, hedge: Hedge, subchannel: AioSubchannel) -> None:
         call = self._start(subchannel, left_until(self._deadline), hedge.previous)
         self._calls[hedge.number] = (call, subchannel)
-        call.add_done_callback(partial(self._ended, hedge.number))
+        task = self._loop.create_task(self._follow(hedge.number, call))
+        self._tasks.add(task)  # the loop holds a task only weakly
+        task.add_done_callback(self._tasks.discard)
         self._do(self._machine.started(hedge.number, time.monotonic()))
+
+    async def _follow(self, number: int, call: Any) -> None:
+        """Tell how an attempt ends; also of one that could not even begin, which has no status."""
+        try:
+            await call
+        except asyncio.CancelledError:
+            if self._tasks_end():
+                raise
+        except grpc.aio.AioRpcError:
+            pass
+        except Exception as error:  # noqa: BLE001 - such as metadata that cannot be sent; for who awaits
+            self._fail(error)
+            return
+        self._ended(number, call)
+
+    def _tasks_end(self) -> bool:
+        """Whether it is this task that is cancelled, by its loop's end, and not an attempt."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _place(self, hedge: Hedge) -> None:
         """Begin an attempt at an endpoint not yet tried, or any, or wait for one."""
@@ -120,6 +143,15 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         unseen = never_left(failed, at_once(call.details()), address, connected)
         now = time.monotonic()
         self._do(self._machine.failed(number, failed, wish, now, unseen=unseen))
+
+    def _fail(self, error: Exception) -> None:
+        """An attempt could not be made, and no other could."""
+        if self._final.done():
+            return
+        self._broken = error
+        self._settle(Failed(rpc_error(grpc.StatusCode.INTERNAL, str(error))))
+        for call, _ in self._calls.values():
+            call.cancel()
 
     def _look_if_closed(self) -> None:
         if self._dispatcher.closed and not self._final.done():
@@ -182,6 +214,8 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             raise
         if self._cancelled:
             raise asyncio.CancelledError
+        if self._broken is not None:
+            raise self._broken
         if isinstance(final, Failed):
             raise final.error
         return await final
@@ -231,6 +265,14 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         """C-core's description of the final attempt."""
         text: str = await (await self._settled()).debug_error_string()
         return text
+
+    def __repr__(self) -> str:
+        final = self._final.result() if self._final.done() else None
+        if final is None:
+            return f"<{type(self).__name__} object>"
+        return repr(final.error if isinstance(final, Failed) else final)
+
+    __str__ = __repr__
 
     async def wait_for_connection(self) -> None:
         final = await self._settled()

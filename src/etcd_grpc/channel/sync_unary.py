@@ -98,6 +98,7 @@ class UnaryUnaryMultiCallable(MultiCallable, grpc.UnaryUnaryMultiCallable):  # t
         if (policy := self._config.hedging) is not None:
             message = _Unary(request, credentials, compression)
             call = self._hedged(policy, message, timeout, metadata, wait_for_ready).finish()
+            call.deadline = None  # as a plain channel's, it has none any more
             return call.result(), call
         result: tuple[Any, grpc.Call] = self._persist(
             lambda inner, *how: inner.with_call(request, *how, credentials, None, compression),
