@@ -45,6 +45,7 @@ _LONGEST_DELAY_S = 30.0
 _LOOK_EVERY_S = 1.0  # for the end of one whose socket somebody else still holds open
 _LOOK_SOON_S = 0.02  # for the end of one whose socket has closed
 _SILENT_S = 5.0  # how long such a one may take to end
+_HOPELESS = {"ConfigurationError", "MissingExtraError"}  # another attempt does no better
 
 
 class Request(enum.Enum):
@@ -75,6 +76,7 @@ class Workers:
             ),
         )
         self._children: dict[int, Child] = {}
+        self._unborn: dict[int, str] = {}  # processes that could not be started, and why
         self._ended = Counts(0, 0, 0)
         self._restarts = 0
         self._failure: Failed | None = None  # the last one
@@ -120,6 +122,9 @@ class Workers:
 
     def _reap(self) -> None:
         now = time.monotonic()
+        unborn, self._unborn = self._unborn, {}
+        for key, why in unborn.items():
+            self._do(self._machine.exited(key, 1, now), why=f"its process cannot be started: {why}")
         for child in list(self._children.values()):
             if child.poll() is not None:
                 self._bury(child)
@@ -127,7 +132,7 @@ class Workers:
                 child.signal(signal.SIGKILL)
 
     def _patience_s(self) -> float:
-        if any(child.silent_since_s is not None for child in self._children.values()):
+        if self._unborn or any(c.silent_since_s is not None for c in self._children.values()):
             return _LOOK_SOON_S
         due_s = self._machine.next_tick
         return _LOOK_EVERY_S if due_s is None else min(_LOOK_EVERY_S, max(0, due_s - time.monotonic()))
@@ -211,7 +216,7 @@ class Workers:
         self._ended = Counts(
             self._ended.calls + child.counts.calls, self._ended.failures + child.counts.failures, 0
         )
-        hopeless = child.failure is not None and child.failure.kind == "ConfigurationError"
+        hopeless = child.failure is not None and child.failure.kind in _HOPELESS
         effects = self._machine.exited(child.key, status, time.monotonic(), hopeless=hopeless)
         del self._children[child.key]
         why = child.failure.text if child.failure is not None else _ended(status)
@@ -230,7 +235,7 @@ class Workers:
                 emit(events.WorkerCrashed(effect.place, gone, why, effect.times, effect.again_in_s))
             elif isinstance(effect, RollEnded):
                 emit(events.WorkersRolled(effect.failed_place))
-            else:
+            elif effect.key in self._children:
                 self._do_to(self._children[effect.key], effect)
 
     def _do_to(self, child: Child, effect: Go | Stop | Hurry | Kill) -> None:
@@ -247,8 +252,7 @@ class Workers:
         try:
             child = Child(effect.key, self._orders[effect.place])
         except OSError as error:  # no memory, too many processes: the others serve on
-            effects = self._machine.exited(effect.key, 1, time.monotonic())
-            self._do(effects, why=f"its process cannot be started: {error.strerror or error}")
+            self._unborn[effect.key] = error.strerror or str(error)
             return
         self._children[child.key] = child
         self._selector.register(child.link, selectors.EVENT_READ, lambda: self._hear(child))
