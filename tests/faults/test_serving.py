@@ -16,7 +16,7 @@ import pytest
 from benchmarks.rolling_restart import Rolling
 from benchmarks.served import SLEEP
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.support.calls import free_port, who
+from tests.support.calls import free_port, statuses, who
 from tests.support.etcd import RawEtcd
 from tests.support.report import record
 from tests.support.serving import ServeServer
@@ -41,12 +41,6 @@ def raw(cluster) -> Iterator[RawEtcd]:
         yield client
 
 
-def status(raw: RawEtcd, service: str) -> list[str]:
-    """What the instances in etcd say of themselves."""
-    values = (json.loads(kv.value) for kv in raw.get(f"{service}/").values())
-    return [value["Metadata"]["status"] for value in values]
-
-
 def test_row_19_the_event_loop_is_blocked_for_three_ttls(cluster, service, raw, recovers):
     ttl_s, etcd = 2, cluster.endpoints[0]
     lagging = {"aio": True, "etcd": etcd, "ttl_s": ttl_s, "max_lag_s": 0.5}
@@ -67,7 +61,7 @@ def test_row_19_the_event_loop_is_blocked_for_three_ttls(cluster, service, raw, 
             recovers(
                 19,
                 "event loop blocked: until the instance is not serving (bound 0.5 s)",
-                lambda: sorted(status(raw, service)) == ["not_serving", "serving"],
+                lambda: sorted(statuses(raw, service)) == ["not_serving", "serving"],
                 2,
                 began,
             )
@@ -87,7 +81,7 @@ def test_row_19_the_event_loop_is_blocked_for_three_ttls(cluster, service, raw, 
             recovers(
                 19,
                 "event loop goes on: until the instance serves again",
-                lambda: status(raw, service) == ["serving", "serving"],
+                lambda: statuses(raw, service) == ["serving", "serving"],
                 3,
                 unblocked,
             )
@@ -170,7 +164,7 @@ def busy(cluster, service) -> Iterator[Any]:
 def test_row_24_sigterm_twice(cluster, service, raw, busy, aio, etcd_is):
     server = busy(aio=aio, settle_s=30, grace_s=50)
     server.terminate()
-    wait_until(lambda: status(raw, service) == ["draining"], "draining")
+    wait_until(lambda: statuses(raw, service) == ["draining"], "draining")
     if etcd_is == "down":
         cluster.kill(0)
     began = time.monotonic()
@@ -182,7 +176,7 @@ def test_row_24_sigterm_twice(cluster, service, raw, busy, aio, etcd_is):
     attempts = server.log().count("could not be withdrawn")
     assert attempts == (1 if etcd_is == "down" else 0)
     if etcd_is == "there":
-        assert status(raw, service) == []
+        assert statuses(raw, service) == []
 
 
 @WORLDS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from typing import Any
 
 RETRY = {
     "methodConfig": [
@@ -30,3 +32,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def statuses(raw: Any, service: str) -> list[str]:
+    """What the instances in etcd (a ``RawEtcd``) say of themselves."""
+    values = (json.loads(kv.value) for kv in raw.get(f"{service}/").values())
+    return [value["Metadata"]["status"] for value in values]
