@@ -123,9 +123,12 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
 
     def _found(self, hedge: Hedge, subchannel: AioSubchannel) -> None:
         if not self._final.done():
-            self._begin_on(hedge, subchannel)
+            self._or_break(self._begin_on, hedge, subchannel)
 
     def _missed(self, hedge: Hedge, code: grpc.StatusCode, why: str) -> None:
+        if code is grpc.StatusCode.CANCELLED:  # the channel is closed, which cancels its calls
+            self.cancel()
+            return
         self._errors[hedge.number] = rpc_error(code, why)
         self._do(self._machine.nowhere(hedge.number))
 
@@ -150,15 +153,11 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             return
         self._broken = error
         self._settle(Failed(rpc_error(grpc.StatusCode.INTERNAL, str(error))))
-        for call, _ in self._calls.values():
-            call.cancel()
+        self._stop()
 
     def _look_if_closed(self) -> None:
-        if self._dispatcher.closed and not self._final.done():
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._settle(Failed(rpc_error(grpc.StatusCode.CANCELLED, "Channel closed!")))
+        if self._dispatcher.closed:
+            self.cancel()  # as a plain channel does with its calls
 
     def _tick(self, due_s: float) -> None:
         self._timer = None
@@ -183,7 +182,22 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         for number in step.cancel:
             self._calls[number][0].cancel()
         for hedge in step.starts:
-            self._place(hedge)
+            self._or_break(self._place, hedge)
+
+    def _or_break(self, begin: Callable[..., None], *arguments: Any) -> None:
+        """Begin an attempt when nobody is there to hear that the call's arguments are wrong."""
+        try:
+            begin(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised where the call is awaited
+            self._fail(error)
+
+    def _stop(self) -> None:
+        """Let no attempt begin or go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for call, _ in self._calls.values():
+            call.cancel()
 
     def _settle(self, final: Any) -> None:
         self._final.set_result(final)
@@ -224,16 +238,15 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         if self._final.done():
             return False
         self._cancelled = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._settle(Failed(rpc_error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")))
-        for call, _ in self._calls.values():
-            call.cancel()
+        self._stop()
         return True
 
     def cancelled(self) -> bool:
-        return self._cancelled
+        if self._cancelled or not self._final.done():
+            return self._cancelled
+        final = self._final.result()
+        return not isinstance(final, Failed) and bool(final.cancelled())
 
     def done(self) -> bool:
         return self._final.done()

@@ -11,6 +11,7 @@ a call that does not wait for ready fails once the set is in TRANSIENT_FAILURE, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import threading
@@ -37,6 +38,8 @@ from etcd_grpc.model import Snapshot
 from etcd_grpc.posting import post
 
 __all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
+
+_log = logging.getLogger("etcd_grpc.channel")
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
@@ -375,7 +378,7 @@ class Dispatcher(Generic[C]):
         subchannel = self.pick((), waiter.metadata)
         failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if subchannel is not None:
-            waiter.go(subchannel)
+            _hand(subchannel, waiter)
         elif running.resolved and failing and not waiter.wait_for_ready and not running.asks_why:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
         else:
@@ -391,6 +394,15 @@ class Dispatcher(Generic[C]):
             waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         else:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
+
+
+def _hand(subchannel: Subchannel[C], waiter: Waiter[C]) -> None:
+    """Let a call go; one with wrong arguments is not to keep those behind it waiting."""
+    try:
+        waiter.go(subchannel)
+    except Exception as error:  # noqa: BLE001 - whatever its arguments cause
+        _log.exception("a call that waited for an endpoint cannot be made")
+        waiter.fail(grpc.StatusCode.INTERNAL, f"the call cannot be made: {error}")
 
 
 _dispatchers: weakref.WeakSet[Dispatcher[Any]] = weakref.WeakSet()
