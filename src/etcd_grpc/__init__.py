@@ -15,7 +15,7 @@ A client changes one line, and its stubs balance over all instances::
 
 from etcd_grpc import aio
 from etcd_grpc._version import __version__
-from etcd_grpc.channel.sync import Channel, insecure_channel, secure_channel
+from etcd_grpc.channel.sync.channel import Channel, insecure_channel, secure_channel
 from etcd_grpc.config import EtcdConfig
 from etcd_grpc.errors import (
     AuthenticationError,

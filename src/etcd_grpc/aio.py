@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etcd_grpc.channel.aio import Channel, insecure_channel, secure_channel
+from etcd_grpc.channel.aio.channel import Channel, insecure_channel, secure_channel
 from etcd_grpc.config import EtcdArgument
 from etcd_grpc.registration import DEFAULT_TTL_S, AsyncRegistration, plan
 from etcd_grpc.server.aio import Lifecycle, serve

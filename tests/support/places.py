@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etcd_grpc.server.supervisor import (
+from etcd_grpc.server.workers.supervisor import (
     Effect,
     Go,
     Hurry,

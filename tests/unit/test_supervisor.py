@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.places import House
 
-from etcd_grpc.server.supervisor import (
+from etcd_grpc.server.workers.supervisor import (
     GIVE_UP_AFTER,
     Crashed,
     Go,

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 import etcd_grpc
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.server import job as jobs
-from etcd_grpc.server import workers
-from etcd_grpc.server.fleet import Fleet, Lines, Worker
-from etcd_grpc.server.importing import Importable
-from etcd_grpc.server.job import Job, packed, unpacked
 from etcd_grpc.server.load_meter import Counts
 from etcd_grpc.server.options import serve_options
-from etcd_grpc.server.supervise import supervise
-from etcd_grpc.server.supervisor import GIVE_UP_AFTER
+from etcd_grpc.server.workers import job as jobs
+from etcd_grpc.server.workers import parent as workers
+from etcd_grpc.server.workers.fleet import Fleet, Lines, Worker
+from etcd_grpc.server.workers.importing import Importable
+from etcd_grpc.server.workers.job import Job, packed, unpacked
+from etcd_grpc.server.workers.supervise import supervise
+from etcd_grpc.server.workers.supervisor import GIVE_UP_AFTER
 from etcd_grpc.telemetry.events import WorkerCrashed
 
 OPTIONS = serve_options(service="s", etcd="127.0.0.1:1")
@@ -173,7 +173,8 @@ def test_a_system_that_starts_no_process_is_survived_until_it_is_hopeless(
     told: list[Any] = []
     with etcd_grpc.listen(told.append), pytest.raises(etcd_grpc.errors.WorkerError):
         supervise(Job(add_servicers, dataclasses.replace(OPTIONS, workers=2)))
-    assert len(attempts) == 2 * GIVE_UP_AFTER
+    # One of the two may be tried once more before the other is hopeless, too.
+    assert 2 * GIVE_UP_AFTER <= len(attempts) < 3 * GIVE_UP_AFTER
     crashes = [event for event in told if isinstance(event, WorkerCrashed)]
     assert "cannot be started: Resource temporarily unavailable" in str(crashes[0])
 

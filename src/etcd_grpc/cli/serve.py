@@ -13,11 +13,11 @@ from etcd_grpc.cli import serve_options as option
 from etcd_grpc.cli.pairs import metadata_of
 from etcd_grpc.cli.speech import speak
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.server.importing import Importable
-from etcd_grpc.server.job import Job
 from etcd_grpc.server.options import serve_options
-from etcd_grpc.server.perform import perform
 from etcd_grpc.server.tls import ServerTls
+from etcd_grpc.server.workers.importing import Importable
+from etcd_grpc.server.workers.job import Job
+from etcd_grpc.server.workers.perform import perform
 
 __all__ = ["serve"]
 

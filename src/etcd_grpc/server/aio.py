@@ -26,7 +26,6 @@ from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import AsyncHealthServicer, add_health
 from etcd_grpc.server.heartbeat import Heartbeat
 from etcd_grpc.server.inflight import AsyncInFlightInterceptor, InFlight
-from etcd_grpc.server.job import Job
 from etcd_grpc.server.lifecycle import LEAVING, Event, State
 from etcd_grpc.server.options import (
     LifeOptions,
@@ -38,9 +37,10 @@ from etcd_grpc.server.options import (
 )
 from etcd_grpc.server.orca import AsyncLoadInterceptor, process_reporter
 from etcd_grpc.server.signals import StopSignals
-from etcd_grpc.server.supervise import supervise_beside
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
+from etcd_grpc.server.workers.job import Job
+from etcd_grpc.server.workers.supervise import supervise_beside
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Lifecycle", "run", "serve"]

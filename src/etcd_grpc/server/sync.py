@@ -22,7 +22,6 @@ from etcd_grpc.server.binding import (
 from etcd_grpc.server.core import LifeCore
 from etcd_grpc.server.health import HealthServicer, add_health
 from etcd_grpc.server.inflight import InFlight, InFlightInterceptor
-from etcd_grpc.server.job import Job
 from etcd_grpc.server.lifecycle import LEAVING, Event, State
 from etcd_grpc.server.options import (
     LifeOptions,
@@ -34,9 +33,10 @@ from etcd_grpc.server.options import (
 )
 from etcd_grpc.server.orca import LoadInterceptor
 from etcd_grpc.server.signals import StopSignals
-from etcd_grpc.server.supervise import supervise
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
+from etcd_grpc.server.workers.job import Job
+from etcd_grpc.server.workers.supervise import supervise
 
 __all__ = ["Lifecycle", "run", "serve"]
 

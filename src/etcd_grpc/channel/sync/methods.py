@@ -13,10 +13,10 @@ from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.failure import NoEndpointError
 from etcd_grpc.channel.retry import numbered
-from etcd_grpc.channel.sync_calls import PendingCall, track, wait_for_endpoint
-from etcd_grpc.channel.sync_outcome import SyncSubchannel
-from etcd_grpc.channel.sync_reports import reporting
-from etcd_grpc.channel.sync_streams import ResponseStream
+from etcd_grpc.channel.sync.calls import PendingCall, track, wait_for_endpoint
+from etcd_grpc.channel.sync.outcome import SyncSubchannel
+from etcd_grpc.channel.sync.reports import reporting
+from etcd_grpc.channel.sync.streams import ResponseStream
 
 __all__ = [
     "MultiCallable",

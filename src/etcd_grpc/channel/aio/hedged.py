@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from etcd_grpc.channel.aio_calls import (
+from etcd_grpc.channel.aio.calls import (
     AioDispatcher,
     AioSubchannel,
     Failed,

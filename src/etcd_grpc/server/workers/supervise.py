@@ -22,10 +22,10 @@ from typing import Any
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.server.binding import why_not
-from etcd_grpc.server.job import Job, packed, preparation
 from etcd_grpc.server.options import ServeOptions, bracketed
-from etcd_grpc.server.worker_link import Order
-from etcd_grpc.server.workers import Request, Workers
+from etcd_grpc.server.workers.job import Job, packed, preparation
+from etcd_grpc.server.workers.link import Order
+from etcd_grpc.server.workers.parent import Request, Workers
 
 __all__ = ["supervise", "supervise_beside"]
 

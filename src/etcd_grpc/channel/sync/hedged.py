@@ -20,8 +20,8 @@ from etcd_grpc.channel.hedge_waiter import HedgeWaiter
 from etcd_grpc.channel.hedging import Hedging, Step
 from etcd_grpc.channel.hedging import Start as Hedge
 from etcd_grpc.channel.retry import never_left, pushback_ms
-from etcd_grpc.channel.sync_calls import Start, track
-from etcd_grpc.channel.sync_outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
+from etcd_grpc.channel.sync.calls import Start, track
+from etcd_grpc.channel.sync.outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
 
 __all__ = ["HedgedCall"]
 

@@ -16,8 +16,8 @@ import grpc
 
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.policies import PolicyArgument
-from etcd_grpc.channel.aio_interceptors import InterceptorChains, Interceptors
-from etcd_grpc.channel.aio_methods import (
+from etcd_grpc.channel.aio.interceptors import InterceptorChains, Interceptors
+from etcd_grpc.channel.aio.methods import (
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
     UnaryStreamMultiCallable,

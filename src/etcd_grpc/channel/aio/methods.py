@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 
 from etcd_grpc.balancer.service_config import HedgingPolicy
-from etcd_grpc.channel.aio_calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
-from etcd_grpc.channel.aio_hedged import HedgedCall
-from etcd_grpc.channel.aio_repeated import UnaryStreamCall, UnaryUnaryCall
-from etcd_grpc.channel.aio_reports import reporting
+from etcd_grpc.channel.aio.calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
+from etcd_grpc.channel.aio.hedged import HedgedCall
+from etcd_grpc.channel.aio.repeated import UnaryStreamCall, UnaryUnaryCall
+from etcd_grpc.channel.aio.reports import reporting
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.hedging import Hedging

@@ -18,10 +18,14 @@ from collections.abc import Iterable
 
 from etcd_grpc import errors
 from etcd_grpc.etcd.backoff import Backoff
-from etcd_grpc.server.child import Child
-from etcd_grpc.server.fleet import Fleet, Worker
 from etcd_grpc.server.load_meter import Counts
-from etcd_grpc.server.supervisor import (
+from etcd_grpc.server.workers.child import Child
+from etcd_grpc.server.workers.fleet import Fleet, Worker
+from etcd_grpc.server.workers.link import Counted, Failed, FromWorker, Loaded, Order, Ready
+from etcd_grpc.server.workers.link import Go as GoMessage
+from etcd_grpc.server.workers.link import Hurry as HurryMessage
+from etcd_grpc.server.workers.link import Leave as LeaveMessage
+from etcd_grpc.server.workers.supervisor import (
     Crashed,
     Effect,
     Go,
@@ -32,10 +36,6 @@ from etcd_grpc.server.supervisor import (
     Stop,
     Supervisor,
 )
-from etcd_grpc.server.worker_link import Counted, Failed, FromWorker, Loaded, Order, Ready
-from etcd_grpc.server.worker_link import Go as GoMessage
-from etcd_grpc.server.worker_link import Hurry as HurryMessage
-from etcd_grpc.server.worker_link import Leave as LeaveMessage
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Request", "Workers"]

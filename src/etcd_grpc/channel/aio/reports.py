@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from etcd_grpc.channel.aio_calls import AioSubchannel, at_once
+from etcd_grpc.channel.aio.calls import AioSubchannel, at_once
 from etcd_grpc.channel.reports import ReportReader
 
 __all__ = ["reporting"]

@@ -15,12 +15,12 @@ from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.identity_check import ASK_TIMEOUT_S, Answer, answer_of
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Options
-from etcd_grpc.channel.sync_methods import (
+from etcd_grpc.channel.sync.methods import (
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
     UnaryStreamMultiCallable,
 )
-from etcd_grpc.channel.sync_unary import UnaryUnaryMultiCallable
+from etcd_grpc.channel.sync.unary import UnaryUnaryMultiCallable
 from etcd_grpc.channel.unclosed import end_unclosed
 from etcd_grpc.channel.watchers import StateWatchers
 from etcd_grpc.channel.ways import Way

@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 
 from etcd_grpc.errors import EtcdGrpcError
 from etcd_grpc.server import aio, sync
-from etcd_grpc.server.job import Job, unpacked
 from etcd_grpc.server.lifecycle import Event
 from etcd_grpc.server.load_reporter import process_reporter
-from etcd_grpc.server.worker_link import Counted, Failed, Go, Hurry, Leave, Loaded, Ready
+from etcd_grpc.server.workers.job import Job, unpacked
+from etcd_grpc.server.workers.link import Counted, Failed, Go, Hurry, Leave, Loaded, Ready
 
 __all__ = ["main"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from etcd_grpc.server import aio, sync
-from etcd_grpc.server.job import Job
-from etcd_grpc.server.supervise import supervise
+from etcd_grpc.server.workers.job import Job
+from etcd_grpc.server.workers.supervise import supervise
 
 __all__ = ["perform"]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from etcd_grpc.errors import ConfigurationError
-from etcd_grpc.server.importing import Importable, where_raised
 from etcd_grpc.server.options import ServeOptions
+from etcd_grpc.server.workers.importing import Importable, where_raised
 
 __all__ = ["Job", "packed", "preparation", "unpacked"]
 

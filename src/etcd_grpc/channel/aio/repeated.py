@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from etcd_grpc.balancer.service_config import MethodConfig, RetryPolicy
-from etcd_grpc.channel.aio_calls import (
+from etcd_grpc.channel.aio.calls import (
     AioCall,
     AioDispatcher,
     AioSubchannel,

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from etcd_grpc.channel.sync_calls import PendingCall
+from etcd_grpc.channel.sync.calls import PendingCall
 
 __all__ = ["ResponseStream"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from etcd_grpc.channel.reports import ReportReader
-from etcd_grpc.channel.sync_outcome import SyncSubchannel
+from etcd_grpc.channel.sync.outcome import SyncSubchannel
 
 __all__ = ["reporting"]
 

@@ -12,10 +12,10 @@ from etcd_grpc.balancer.service_config import HedgingPolicy
 from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.hedging import Hedging
 from etcd_grpc.channel.retry import numbered
-from etcd_grpc.channel.sync_calls import PendingCall, Start, pause, wait_for_endpoint
-from etcd_grpc.channel.sync_hedged import HedgedCall
-from etcd_grpc.channel.sync_methods import MultiCallable
-from etcd_grpc.channel.sync_outcome import SyncSubchannel
+from etcd_grpc.channel.sync.calls import PendingCall, Start, pause, wait_for_endpoint
+from etcd_grpc.channel.sync.hedged import HedgedCall
+from etcd_grpc.channel.sync.methods import MultiCallable
+from etcd_grpc.channel.sync.outcome import SyncSubchannel
 
 __all__ = ["UnaryUnaryMultiCallable"]
 

@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from etcd_grpc.server.fleet import Lines
 from etcd_grpc.server.load_meter import Counts
-from etcd_grpc.server.worker_link import Failed, FromParent, FromWorker, Order
+from etcd_grpc.server.workers.fleet import Lines
+from etcd_grpc.server.workers.link import Failed, FromParent, FromWorker, Order
 
 __all__ = ["PLACE_VARIABLE", "Child"]
 
@@ -23,7 +23,7 @@ PLACE_VARIABLE = "ETCD_GRPC_WORKER"  # tells the application which of the worker
 _SOURCE = str(Path(__file__).parents[2])
 _PROGRAM = (
     "import sys; sys.path.insert(0, {source!r}); "
-    "from etcd_grpc.server.worker import main; main({descriptor})"
+    "from etcd_grpc.server.workers.worker import main; main({descriptor})"
 )
 _CHUNK = 1 << 16
 

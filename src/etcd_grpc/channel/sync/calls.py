@@ -18,7 +18,7 @@ from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.failure import NoEndpointError
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
-from etcd_grpc.channel.sync_outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
+from etcd_grpc.channel.sync.outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
 
 __all__ = ["PendingCall", "Start", "pause", "track", "wait_for_endpoint"]
 

@@ -1,0 +1,1 @@
+"""The synchronous balanced channel: a ``grpc.Channel``, its methods and their calls."""

@@ -1,0 +1,1 @@
+"""``serve`` with several worker processes: who starts, watches, replaces and ends them."""
