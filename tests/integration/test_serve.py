@@ -93,6 +93,18 @@ def test_draining_is_told_to_who_watches_and_does_not_wait_for_him(serving, aio)
 
 
 @WORLDS
+def test_watches_of_health_take_no_threads(serving, aio):
+    server = serving(aio=aio, max_workers=1)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=50) for _ in range(5)]
+        assert [next(watch).status for watch in watches] == [SERVING] * 5
+        assert who(channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)) == server.address
+        for watch in watches:
+            watch.cancel()
+
+
+@WORLDS
 def test_what_is_in_flight_is_finished_and_nothing_else_waited_for(etcd, service, raw, serving, aio):
     server = serving(aio=aio, settle_s=0.1, grace_s=60)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
