@@ -61,6 +61,8 @@ TRANSLATED = [
     "docs/workers.md",
 ]
 MUST_BE_FOLLOWED = {"python", "sh", "bash", "shell", "console", "proto"}
+COMMANDS = ["config", "demo", "dev-ca", "devcluster", "endpoints", "register", "serve"]
+WORKERS = "etcd-grpc serve serving:add_servicers --service helloworld.Greeter --port 0 --workers 2"
 NOT_RUN = ["docker compose up --detach --wait"]
 
 PARSER = MarkdownIt("commonmark").enable("table")
@@ -152,10 +154,13 @@ class Reader:
                 start_new_session=True,
             )
         self.terminals.append((command.strip(), process, log))
-        wait_until(
-            lambda: "\n" in log.read_text() or process.poll() is not None, f"a line of {command}", 30
-        )
-        assert process.poll() is None, log.with_suffix(".err").read_text()
+        said = log.with_suffix(".err").read_text
+
+        def speaks() -> bool:
+            return "\n" in log.read_text() + said() or process.poll() is not None
+
+        wait_until(speaks, f"a line of {command}", 30)
+        assert process.poll() is None, said()
         for name, value in re.findall(r"^export (\w+)=(.*)$", log.read_text(), re.MULTILINE):
             self.env[name] = value
         return process
@@ -210,6 +215,8 @@ def test_the_readme_does_what_it_says_when_followed_in_an_empty_folder(reader: R
 
     reader.stop("python server.py")
     reader.stop("python aio_server.py")
+    reader.stop("python serving.py")
+    reader.stop(WORKERS)
     reader.run("etcd-grpc endpoints helloworld.Greeter --json")
     assert json.loads(reader.said)["endpoints"] == []
     reader.stop("etcd-grpc devcluster")
@@ -243,11 +250,12 @@ def test_every_block_has_something_to_do_and_what_is_not_run_says_so() -> None:
         if block.language in MUST_BE_FOLLOWED:
             assert block.role, block.text
         elif block.role:
-            assert (block.role, block.language) == ("output", "text")
+            shown = (block.role, block.language) == ("output", "text")
+            assert shown or (block.role.startswith("file ") and block.language == "json")
     not_run = [block.text for block in blocks(README) if block.role.startswith("not run")]
     assert all("does not run it" in text.splitlines()[0] for text in not_run)
     assert [text.splitlines()[1] for text in not_run] == NOT_RUN
-    known = re.compile(r"file [\w.]+|run|start( \d)?|output|install|checkout|not run, .+|")
+    known = re.compile(r"file [\w.-]+|run|start( \d)?|output|install|checkout|not run, .+|")
     assert all(known.fullmatch(block.role) for block in blocks(README))
 
 
@@ -334,8 +342,8 @@ def test_the_readme_has_every_argument_with_its_default(readme: str) -> None:
 def test_the_commands_of_the_readme_exist_with_their_options(readme: str) -> None:
     command = Path(sys.executable).with_name("etcd-grpc")
     lines = re.findall(r"`(etcd-grpc \w[^`]*)`", readme)
-    assert {line.split()[1] for line in lines} == {"demo", "devcluster", "endpoints"}
-    described = re.findall(r"^\| `etcd-grpc (\w+).*$", readme, re.MULTILINE)
+    assert {line.split()[1] for line in lines} == set(COMMANDS)
+    described = re.findall(r"^\| `etcd-grpc ([\w-]+).*$", readme, re.MULTILINE)
     for name in described:
         row = re.search(rf"^\| `etcd-grpc {name}.*$", readme, re.MULTILINE)
         assert row is not None
