@@ -30,14 +30,14 @@ from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
 from etcd_grpc.balancer.ticket import verdict
 from etcd_grpc.channel.connectivity import READY
 from etcd_grpc.channel.following import Following
-from etcd_grpc.channel.retry import Attempts, Throttle, never_left
+from etcd_grpc.channel.retry import Attempts, Throttle
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.model import Snapshot
 from etcd_grpc.posting import post
 
-__all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter", "delay_after", "left_until"]
+__all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter"]
 
 _log = logging.getLogger("etcd_grpc.channel")
 
@@ -414,25 +414,3 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
-
-
-def left_until(deadline: float | None) -> float | None:
-    """Seconds until ``deadline`` (on time.monotonic's clock), not below 0."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def delay_after(
-    failure: Any, attempts: Attempts, subchannel: Subchannel[Any], deadline: float | None
-) -> float | None:
-    """Seconds until a failed attempt is followed by the next one; None: ``failure`` is final."""
-    if not isinstance(failure, grpc.RpcError):
-        # "Cannot invoke RPC on closed channel!": picked just before the endpoint left.
-        return 0.0 if subchannel.closed else None
-    code = failure.code()
-    address, connected = subchannel.endpoint.address, subchannel.connected()
-    unseen = never_left(code, failure.details(), address, connected)
-    delay = attempts.next_delay(code, failure.trailing_metadata(), unseen=unseen)
-    left = left_until(deadline)
-    if delay is None or (left is not None and delay >= left):
-        return None
-    return delay

@@ -26,6 +26,7 @@ from etcd_grpc.channel.backlog import Backlog
 from etcd_grpc.channel.identity_check import IdentityCheck
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
+from etcd_grpc.channel.ticker import Ticker
 from etcd_grpc.channel.ways import Way, Ways
 from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
 from etcd_grpc.telemetry import emit, events
@@ -97,9 +98,12 @@ class SubchannelSet(Generic[C]):
         self._first_until: float | None = None  # set by the first endpoints
         self._first_timer: asyncio.TimerHandle | None = None
         self._known: dict[str, Endpoint] = {}  # all endpoints, also those that the policy leaves out
-        self._tick_timer: asyncio.Handle | None = None
-        self._tick_asked = False
-        self._ticked_at = -_LARGE_INTERVAL_S
+        self._ticker = Ticker(
+            loop,
+            self._tick,
+            self._next_tick,
+            lambda: _LARGE_INTERVAL_S if len(self._subchannels) >= _LARGE else 0.0,
+        )
         self.picker: Picker[Subchannel[C]] | None = None
         self.state = grpc.ChannelConnectivity.CONNECTING
 
@@ -169,16 +173,10 @@ class SubchannelSet(Generic[C]):
 
     def close(self) -> None:
         """Close every channel, and the calls on them."""
-        timers = (
-            self._poll_timer,
-            self._sweep_timer,
-            self._publish_timer,
-            self._first_timer,
-            self._tick_timer,
-        )
-        for timer in timers:
+        for timer in (self._poll_timer, self._sweep_timer, self._publish_timer, self._first_timer):
             if timer is not None:
                 timer.cancel()
+        self._ticker.close()
         self._backlog.close()
         self.picker = None
         self.state = grpc.ChannelConnectivity.SHUTDOWN
@@ -200,9 +198,7 @@ class SubchannelSet(Generic[C]):
 
     def tick_soon(self) -> None:
         """A call has ended in a way that may change what the policy decides.  Many share one tick."""
-        if not self._tick_asked:
-            self._tick_asked = True
-            self._loop.call_soon_threadsafe(self._tick_when_due)
+        self._ticker.soon()
 
     # On the loop, inside.
 
@@ -216,32 +212,12 @@ class SubchannelSet(Generic[C]):
         put = [Put(e) for key, e in chosen.items() if key in changed]
         return removed + put
 
-    def _tick_when_due(self) -> None:
-        """Now, or a little later where a tick costs time in proportion to a large set."""
-        due = self._loop.time()
-        if len(self._subchannels) >= _LARGE:
-            due = max(due, self._ticked_at + _LARGE_INTERVAL_S)
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
-        self._tick_timer = self._loop.call_at(due, self._tick)
+    def _next_tick(self) -> float | None:
+        return self._balancer.next_tick()
 
     def _tick(self) -> None:
-        self._tick_asked = False
-        self._ticked_at = self._loop.time()
         if self._balancer.tick():
             self._publish_soon()
-        self._await_tick()
-
-    def _await_tick(self) -> None:
-        """Wake up when the policy wants to decide anew (its clock is the loop's)."""
-        if self._tick_asked:
-            return  # one is on its way
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
-            self._tick_timer = None
-        due = self._balancer.next_tick()
-        if due is not None:
-            self._tick_timer = self._loop.call_at(due, self._tick)
 
     def _put(self, endpoint: Endpoint) -> None:
         known = self._subchannels.get(endpoint.key)
@@ -432,7 +408,7 @@ class SubchannelSet(Generic[C]):
         self.state = self._aggregate(bool(ready))
         if ready and self.picker is None:  # the policy wants none of them: there is nothing to wait for
             self.state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        self._await_tick()
+        self._ticker.wait()
         self._on_change()
 
     def _aggregate(self, ready: bool) -> grpc.ChannelConnectivity:

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from etcd_grpc.channel.dispatch import Dispatcher, left_until
+from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.subchannel import Subchannel
 
 __all__ = [

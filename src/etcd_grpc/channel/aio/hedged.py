@@ -22,10 +22,10 @@ from etcd_grpc.channel.aio.calls import (
     at_once,
     rpc_error,
 )
-from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.hedge_waiter import HedgeWaiter
 from etcd_grpc.channel.hedging import Hedging, Step
 from etcd_grpc.channel.hedging import Start as Hedge
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.retry import never_left, pushback_ms
 
 __all__ = ["HedgedCall"]

@@ -15,8 +15,8 @@ from etcd_grpc.channel.aio.hedged import HedgedCall
 from etcd_grpc.channel.aio.repeated import UnaryStreamCall, UnaryUnaryCall
 from etcd_grpc.channel.aio.reports import reporting
 from etcd_grpc.channel.bound import BoundMethod
-from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.hedging import Hedging
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.retry import numbered
 
 __all__ = [

@@ -22,7 +22,7 @@ from etcd_grpc.channel.aio.calls import (
     Start,
     at_once,
 )
-from etcd_grpc.channel.dispatch import delay_after
+from etcd_grpc.channel.next_attempt import delay_after
 from etcd_grpc.channel.retry import Attempts
 
 __all__ = ["UnaryStreamCall", "UnaryUnaryCall"]

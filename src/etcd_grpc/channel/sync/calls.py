@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import grpc
 
-from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.failure import NoEndpointError
+from etcd_grpc.channel.next_attempt import delay_after, left_until
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
 from etcd_grpc.channel.sync.outcome import OutcomeCall, SyncDispatcher, SyncSubchannel

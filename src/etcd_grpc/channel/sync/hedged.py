@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import grpc
 
-from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.failure import NoEndpointError
 from etcd_grpc.channel.hedge_waiter import HedgeWaiter
 from etcd_grpc.channel.hedging import Hedging, Step
 from etcd_grpc.channel.hedging import Start as Hedge
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.retry import never_left, pushback_ms
 from etcd_grpc.channel.sync.calls import Start, track
 from etcd_grpc.channel.sync.outcome import OutcomeCall, SyncDispatcher, SyncSubchannel

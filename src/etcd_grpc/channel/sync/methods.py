@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 
 from etcd_grpc.channel.bound import BoundMethod
-from etcd_grpc.channel.dispatch import left_until
 from etcd_grpc.channel.failure import NoEndpointError
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.retry import numbered
 from etcd_grpc.channel.sync.calls import PendingCall, track, wait_for_endpoint
 from etcd_grpc.channel.sync.outcome import SyncSubchannel

@@ -15,8 +15,9 @@ from typing import Any
 
 import grpc
 
-from etcd_grpc.channel.dispatch import Dispatcher, left_until
+from etcd_grpc.channel.dispatch import Dispatcher
 from etcd_grpc.channel.failure import CancelledError
+from etcd_grpc.channel.next_attempt import left_until
 from etcd_grpc.channel.subchannel import Subchannel
 
 __all__ = ["OutcomeCall", "SyncDispatcher", "SyncSubchannel"]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 
 from etcd_grpc.balancer.service_config import HedgingPolicy
-from etcd_grpc.channel.dispatch import delay_after, left_until
 from etcd_grpc.channel.hedging import Hedging
+from etcd_grpc.channel.next_attempt import delay_after, left_until
 from etcd_grpc.channel.retry import numbered
 from etcd_grpc.channel.sync.calls import PendingCall, Start, pause, wait_for_endpoint
 from etcd_grpc.channel.sync.hedged import HedgedCall
