@@ -93,7 +93,7 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
             if self._tasks_end():
                 raise
         except grpc.aio.AioRpcError:
-            pass
+            pass  # its status says it, below
         except Exception as error:  # noqa: BLE001 - such as metadata that cannot be sent; for who awaits
             self._fail(error)
             return
