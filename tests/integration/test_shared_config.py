@@ -61,6 +61,8 @@ def test_a_change_is_followed_within_a_second_and_no_call_fails(etcd, service, e
         for policy in ("pick_first", "random", "least_request", "ring_hash", "round_robin"):
             store({"loadBalancingConfig": [{policy: {}}]})
             wait_until(lambda p=policy: [call(b"x", timeout=5), policy_of(channel) == p][1], policy, 5)
+        # Those that it has not used last connect while the first of them takes the calls.
+        wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(3)}) == 3, "all connected")
         counted = Counter(who(call(b"x", timeout=5)) for _ in range(30))
         assert set(counted.values()) == {10}
 
