@@ -180,6 +180,14 @@ def test_row_24_sigterm_twice(cluster, service, raw, busy, aio, etcd_is):
 
 
 @WORLDS
+def test_row_24_a_signal_that_interrupts_nothing_is_noticed(cluster, service, aio):
+    with ServeServer(service, aio=aio, deaf=True, etcd=cluster.endpoints[0], settle_s=0.1) as server:
+        server.terminate()
+        assert server.wait(10) == 0
+        assert "draining" in server.log()
+
+
+@WORLDS
 @pytest.mark.parametrize("how", ["killed", "silent"])
 def test_row_25_sigterm_while_etcd_is_down(cluster, service, busy, aio, how):
     grace_s = 3

@@ -1,9 +1,10 @@
 """The echo server of ``echo_server.py``, served by ``etcd_grpc.serve`` or its asyncio twin.
 
-    python serve_server.py --service NAME [--aio] [--json '{"settle_s": 1}']
+    python serve_server.py --service NAME [--aio] [--deaf] [--json '{"settle_s": 1}']
 
 Prints ``ready ADDRESS``.  ``/echo/Sleep`` takes as many seconds as it is told, ``/echo/Block`` blocks
 the whole event loop for them, ``/echo/Stream`` sends a message every 50 ms until it has lasted so long.
+``--deaf``: no signal interrupts what the main thread waits for, as if each came too early.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -78,19 +80,29 @@ def ready(life: Any) -> None:
     print("ready", NAME["address"], flush=True)
 
 
+def ready_and_deaf(life: Any) -> None:
+    # Other threads take the signals; their handlers run in this one all the same, once it runs.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ready(life)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--service", action="append", required=True)
     parser.add_argument("--aio", action="store_true")
+    parser.add_argument("--deaf", action="store_true")
     parser.add_argument("--json", default="{}", help="settings of serve")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     settings = {"service": arguments.service, **json.loads(arguments.json)}
+    on_ready = ready_and_deaf if arguments.deaf else ready
     try:
         if arguments.aio:
-            asyncio.run(etcd_grpc.aio.serve(lambda s: add(s, AsyncEcho()), on_ready=ready, **settings))
+            asyncio.run(
+                etcd_grpc.aio.serve(lambda s: add(s, AsyncEcho()), on_ready=on_ready, **settings)
+            )
         else:
-            etcd_grpc.serve(lambda s: add(s, Echo()), on_ready=ready, **settings)
+            etcd_grpc.serve(lambda s: add(s, Echo()), on_ready=on_ready, **settings)
     except etcd_grpc.EtcdGrpcError as error:
         print("refused", type(error).__name__, error, flush=True)
         sys.exit(1)

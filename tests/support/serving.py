@@ -20,18 +20,20 @@ class ServeServer:
     Args:
         services: What it serves.
         aio: In the asyncio world.
+        deaf: No signal interrupts what its main thread waits for.
         wait: False: return before it is ready (``read_line`` says what becomes of it).
         settings: Of ``serve``.
     """
 
-    def __init__(self, *services: str, aio: bool = False, wait: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, *services: str, aio: bool = False, deaf: bool = False, wait: bool = True, **settings: Any
+    ) -> None:
         command = [sys.executable, str(SERVER), "--json", json.dumps(settings)]
         for service in services:
             command += ["--service", service]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on exit
-        self.process = subprocess.Popen(
-            command + ["--aio"] * aio, stdout=subprocess.PIPE, stderr=self._log, text=True
-        )
+        command += ["--aio"] * aio + ["--deaf"] * deaf
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         self.address = ""
         if wait:
             self.wait_ready()

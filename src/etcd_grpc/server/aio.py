@@ -36,7 +36,7 @@ from etcd_grpc.server.options import (
     serve_options,
 )
 from etcd_grpc.server.orca import AsyncLoadInterceptor, process_reporter
-from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.signals import StopSignals, result_beside
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
 from etcd_grpc.server.workers.job import Job
@@ -173,7 +173,7 @@ class Lifecycle:
                 await in_thread(self._core.close)
 
     async def _on_control(self, work: Coroutine[Any, Any, None]) -> None:
-        await asyncio.wrap_future(self._core.submit(work))
+        await result_beside(self._core.submit(work))
 
     def _watch_loop(self) -> None:
         max_lag_s, control = self._core.options.max_lag_s, self._core.control

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, Unpack
@@ -32,7 +31,7 @@ from etcd_grpc.server.options import (
     serve_options,
 )
 from etcd_grpc.server.orca import LoadInterceptor
-from etcd_grpc.server.signals import StopSignals
+from etcd_grpc.server.signals import StopSignals, result
 from etcd_grpc.server.threads import HandlerThreads
 from etcd_grpc.server.tls import ServerTls
 from etcd_grpc.server.workers.job import Job
@@ -122,7 +121,7 @@ class Lifecycle:
         """
         conductor = self._core.open(self._host)
         try:
-            self._wait(self._core.submit(conductor.begin()))
+            result(self._core.submit(conductor.begin()))
         except BaseException:
             if conductor.state is not State.STOPPED:  # interrupted
                 self.drain(wait=False)
@@ -160,7 +159,7 @@ class Lifecycle:
         if conductor is None or not self._core.running:
             return conductor is not None
         try:
-            self._wait(self._core.submit(conductor.ended()), timeout_s)
+            result(self._core.submit(conductor.ended()), timeout_s)
         except TimeoutError:
             return False
         return True
@@ -172,14 +171,6 @@ class Lifecycle:
                 self.drain()
             finally:
                 self._core.close()
-
-    @staticmethod
-    def _wait(future: concurrent.futures.Future[None], timeout_s: float | None = None) -> None:
-        try:
-            future.result(timeout_s)
-        except BaseException:  # also an interrupted wait
-            future.cancel()
-            raise
 
     def __enter__(self) -> Self:
         return self.start()

@@ -23,6 +23,7 @@ from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.beside import in_thread
 from etcd_grpc.server.binding import why_not
 from etcd_grpc.server.options import ServeOptions, bracketed
+from etcd_grpc.server.signals import done
 from etcd_grpc.server.workers.job import Job, packed, preparation
 from etcd_grpc.server.workers.link import Order
 from etcd_grpc.server.workers.parent import Request, Workers
@@ -60,7 +61,8 @@ async def supervise_beside(job: Job) -> None:
     with _planned(job) as family, _signals(family.ask):
         running = aio.ensure_future(in_thread(family.run, "etcd-grpc-workers"))
         try:
-            await aio.shield(running)
+            await done(running)
+            running.result()
         except aio.CancelledError:
             family.ask(Request.STOP)
             await running
