@@ -124,7 +124,8 @@ def test_a_killed_worker_loses_only_what_was_in_flight_on_it(etcd, service):
             "both are called",
         )
         calls = [threads.submit(slow, b"3", timeout=60) for _ in range(8)]
-        time.sleep(1)  # they are under way: a call that was not sent yet would go to the other one
+        # A call that was not sent yet would go to the other one.
+        wait_until(lambda: len(made.said("sleeps")) == 8, "they are under way", 20)
         victim = made.workers[0]
         os.kill(victim, signal.SIGKILL)
         failed = [call for call in calls if call.exception() is not None]
@@ -194,7 +195,7 @@ def test_after_the_parent_was_killed_calls_under_way_are_finished(etcd, service)
     ):
         slow = channel.unary_unary("/echo/Slow")
         calls = [threads.submit(slow, b"3", timeout=60, wait_for_ready=True) for _ in range(4)]
-        time.sleep(1)  # they are under way
+        wait_until(lambda: len(made.said("sleeps")) == 4, "they are under way", 20)
         made.process.kill()
         workers = {str(pid).encode() for pid in made.workers.values()}
         assert {call.result().split()[0] for call in calls} <= workers
@@ -209,7 +210,7 @@ def test_a_second_sigterm_ends_at_once(etcd, service):
         ):
             slow = channel.unary_unary("/echo/Slow")
             calls = [threads.submit(slow, b"40", timeout=60, wait_for_ready=True) for _ in range(4)]
-            time.sleep(1)  # they are under way
+            wait_until(lambda: len(made.said("sleeps")) == 4, "they are under way", 20)
             made.signal(signal.SIGTERM)
             wait_until(lambda: made.said("draining"), "they drain", 20)
             began = time.monotonic()

@@ -26,6 +26,7 @@ def unary_unary(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 
 def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
+    print("sleeps", flush=True)
     time.sleep(float(request))
     print("slept", flush=True)  # which must not fail, whoever reads it
     return unary_unary(request, context)
