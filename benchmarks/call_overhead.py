@@ -126,6 +126,7 @@ def _draw(measured: Mapping[str, Pairs]) -> str:
         "percent of the pairs of turns with a lower ratio",
         "ratio of the time a call takes",
         lines,
+        y_from=None,
     )
 
 

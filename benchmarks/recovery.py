@@ -182,7 +182,7 @@ def _draw(outage: _Outage, sessions: int) -> str:
     before, after = (
         [(at - since, n) for at, n in rates(part, _WINDOW_S)] for part in (outage.rest, outage.back)
     )
-    requests = [*before, (0.0, before[-1][1]), (0.0, 0.0), *after]
+    requests = [*before, (0.0, before[-1][1]), (0.0, 0.0), (back_at - since, 0.0), *after]
     down = [(requests[0][0], float(sessions)), (0.0, 0.0)]
     up = [(at - since, float(n)) for n, at in enumerate(sorted(outage.up_at), 1)]
     return chart(

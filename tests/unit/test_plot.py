@@ -1,62 +1,52 @@
-"""Charts: well-formed, escaped, everything within the frame."""
+"""Charts: all that they were given can be read in them, and nothing covers anything else."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from itertools import combinations
 
 import pytest
-from benchmarks.plot import Line, Mark, chart, ticks
+from benchmarks.plot import Line, Mark, chart, figure
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def drawn(*lines: Line, marks: tuple[Mark, ...] = ()) -> ET.Element:
-    return ET.fromstring(chart("a < b & c", "x", "y", lines, marks))
-
-
-def places(polyline: ET.Element) -> list[tuple[float, float]]:
-    pairs = (pair.split(",") for pair in polyline.attrib["points"].split())
-    return [(float(x), float(y)) for x, y in pairs]
+FIVE = [Line(f"the line of number {n}", [(0, n), (1, n + 1)]) for n in range(5)]
+TITLE = "A title that is as long as the longest of ours: it says what was measured, and on what"
 
 
 def test_a_chart_is_xml_and_says_everything_that_it_was_given() -> None:
-    root = drawn(Line("one", [(0, 1), (1, 2)]), Line("two", [(0, 3)]), marks=(Mark(0.5, "<now>"),))
+    lines = [Line("one", [(0, 1), (1, 2)]), Line("two", [(0, 3)])]
+    root = ET.fromstring(chart("a < b & c", "x", "y", lines, [Mark(0.5, "<now>")]))
     words = {text.text for text in root.iter(f"{SVG}text")}
     assert words >= {"a < b & c", "x", "y", "one", "two", "<now>"}
-    assert len(list(root.iter(f"{SVG}polyline"))) == 2
 
 
-def test_lines_stay_within_the_axes_and_larger_is_higher() -> None:
-    (line,) = drawn(Line("one", [(-3, 0), (5, 170), (7.5, 20)]), marks=(Mark(9, "end"),)).iter(
-        f"{SVG}polyline"
-    )
-    found = places(line)
-    assert all(64 <= x <= 784 and 44 <= y <= 312 for x, y in found)
-    assert [x for x, _ in found] == sorted(x for x, _ in found)
-    assert found[1][1] < found[2][1] < found[0][1] == 312
+def test_the_same_points_make_the_same_file() -> None:
+    assert chart("t", "x", "y", FIVE) == chart("t", "x", "y", FIVE)
 
 
-def test_steps_hold_a_value_until_the_next() -> None:
-    (line,) = drawn(Line("one", [(0, 1), (1, 2)], steps=True)).iter(f"{SVG}polyline")
-    (x0, y0), corner, (x1, _) = places(line)
-    assert x0 < x1
-    assert corner == (x1, y0)
+def test_nothing_covers_anything_else() -> None:
+    drawn = figure(TITLE, "x", "y", FIVE, [Mark(0.5, "now")])
+    drawn.draw_without_rendering()
+    (axes,), (legend,) = drawn.axes, drawn.legends
+    boxes = [
+        axes.get_window_extent(),
+        axes.title.get_window_extent(),
+        axes.xaxis.label.get_window_extent(),
+        axes.yaxis.label.get_window_extent(),
+        legend.get_window_extent(),
+    ]
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    whole = drawn.bbox
+    assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "about", "expected"),
-    [
-        (0, 10, 5, [0, 2, 4, 6, 8, 10]),
-        (0, 0.3, 3, [0, 0.1, 0.2, 0.3]),
-        (-4.9, 25, 6, [-5, 0, 5, 10, 15, 20, 25]),
-        (0, 0, 2, [0, 0.5, 1]),
-        (0, 219, 6, [0, 50, 100, 150, 200, 250]),
-    ],
-)
-def test_ticks_are_round_and_reach_over_both_ends(
-    low: float, high: float, about: int, expected: list[float]
-) -> None:
-    assert ticks(low, high, about) == expected
+def test_where_the_axes_begin() -> None:
+    lines = [Line("one", [(10, 7), (10_000, 9)])]
+    (axes,) = figure("t", "x", "y", lines, powers=True).axes
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_xscale() == "log"
+    (axes,) = figure("t", "x", "y", lines, y_from=None).axes
+    assert 6 < axes.get_ylim()[0] < 7
 
 
 def test_a_chart_of_nothing_is_refused() -> None:
