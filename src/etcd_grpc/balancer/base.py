@@ -37,6 +37,7 @@ __all__ = [
     "Selecting",
     "Setup",
     "Timed",
+    "Turning",
     "select",
     "walk",
 ]
@@ -82,6 +83,15 @@ class Picker(Protocol[T_co]):
 
     def __len__(self) -> int:
         """How many there are to choose from."""
+
+
+@runtime_checkable
+class Turning(Protocol[T_co]):
+    """A picker for which all calls are alike, and whose choice is one step of a C function."""
+
+    @property
+    def turn(self) -> Callable[[], T_co]:
+        """As ``pick``."""
 
 
 class Policy(Protocol):

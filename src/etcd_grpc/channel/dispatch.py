@@ -4,6 +4,8 @@ One ``Dispatcher`` stands behind each balanced channel, of either world.  It sta
 is first needed, so a channel made at import costs no thread and survives a fork.
 
 The fast path is ``pick``: one attribute read, one step of the picker, one question to the connection.
+Calls with one request and one response take these steps in place, by ``turn`` and ``sound``, and leave
+out the last where an answer has just come from there.
 Whoever gets nothing there becomes a ``Waiter`` and is served on the dispatcher's loop, by gRPC's rule:
 a call that does not wait for ready fails once the set is in TRANSIENT_FAILURE, and not earlier.
 """
@@ -23,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from etcd_grpc import plane
-from etcd_grpc.balancer.base import Call, Picker
+from etcd_grpc.balancer.base import Call, Picker, Turning
 from etcd_grpc.balancer.explain import Explanation
 from etcd_grpc.balancer.hash_key import Keyed
 from etcd_grpc.balancer.service_config import RetryPolicy, ServiceConfig
@@ -99,6 +101,8 @@ class Dispatcher(Generic[C]):
         self._connector = connector
         self._on_state = on_state
         self._picker: Picker[Subchannel[C]] | None = None
+        # Whose turn it is next, connected or not; None: that depends on the call, or there is nobody.
+        self.turn: Callable[[], Subchannel[C]] | None = None
         self._waiting: list[Waiter[C]] = []
         self._delayed: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._running: Following[C] | None = None
@@ -114,8 +118,6 @@ class Dispatcher(Generic[C]):
         self.effective = effective
         self.observes = effective.policy.wants_outcomes
         self.wants_reports = effective.policy.wants_reports
-        # True before the first picker that needs it, which is published later.
-        self._wants_call = effective.policy.wants_call
         with self._methods_lock:
             methods = list(self._methods)
             for method in methods:
@@ -148,18 +150,19 @@ class Dispatcher(Generic[C]):
             avoid: What has been tried for this call.
             metadata: The call's, for policies that look at it.
         """
-        picker = self._picker
-        if picker is None:
-            return None
-        if self._wants_call:
-            return self._pick_for(picker, avoid, metadata)
-        subchannel = picker.pick()
+        turn = self.turn
+        return self._pick_for(avoid, metadata) if turn is None else self.sound(turn(), avoid)
+
+    def sound(
+        self, subchannel: Subchannel[C], avoid: Collection[Subchannel[C]] = ()
+    ) -> Subchannel[C] | None:
+        """``subchannel``, whose turn it is, if it will do; else as ``pick``."""
         try:  # as ``connected`` does, in place: this is the way of every call
             if subchannel.probe(False) == READY and subchannel not in avoid:
                 return subchannel
         except ValueError:  # closed meanwhile
             pass
-        return self._pick_again(picker, subchannel, avoid)
+        return self._pick_again(subchannel, avoid)
 
     def attempts(self, retry: RetryPolicy | None) -> Attempts:
         """The bookkeeping for a call that has failed once."""
@@ -235,7 +238,7 @@ class Dispatcher(Generic[C]):
         self._lock = threading.Lock()
         self._methods_lock = threading.Lock()
         self._running = None
-        self._picker = None
+        self._publish(None)
         self._waiting = []
         self._delayed = {}
         if not self.closed:
@@ -247,7 +250,7 @@ class Dispatcher(Generic[C]):
             running = None if self.closed else self._running
             self.closed = True
             self.state = grpc.ChannelConnectivity.SHUTDOWN
-        self._picker = None
+        self._publish(None)
         # The interpreter's exit ends sessions before it drops channels.
         return None if running is None or running.plane.session.closed else running
 
@@ -266,27 +269,25 @@ class Dispatcher(Generic[C]):
         self._on_state(self.state)
 
     def _pick_again(
-        self,
-        picker: Picker[Subchannel[C]],
-        subchannel: Subchannel[C],
-        avoid: Collection[Subchannel[C]],
+        self, subchannel: Subchannel[C], avoid: Collection[Subchannel[C]]
     ) -> Subchannel[C] | None:
         """The first choice will not do: ask as often as there are others, and report what is broken."""
-        second_best = None
-        for _ in range(len(picker)):
+        picker, second_best = self._picker, None
+        for _ in range(0 if picker is None else len(picker)):
             if not subchannel.connected():
                 self._report(subchannel)
             elif subchannel in avoid:
                 second_best = subchannel
             else:
                 return subchannel
-            subchannel = picker.pick()
+            subchannel = picker.pick()  # type: ignore[union-attr]
         return second_best
 
-    def _pick_for(
-        self, picker: Picker[Subchannel[C]], avoid: Collection[Subchannel[C]], metadata: Any
-    ) -> Subchannel[C] | None:
+    def _pick_for(self, avoid: Collection[Subchannel[C]], metadata: Any) -> Subchannel[C] | None:
         """As ``pick``, by what is known of the call."""
+        picker = self._picker
+        if picker is None:
+            return None
         skip, headers = list(avoid), tuple(metadata or ())
         key = metadata.hash_key if isinstance(metadata, Keyed) else None
         second_best = None
@@ -300,6 +301,13 @@ class Dispatcher(Generic[C]):
                 return subchannel
             skip.append(subchannel)
         return second_best
+
+    def _publish(self, picker: Picker[Subchannel[C]] | None) -> None:
+        self._picker = picker
+        if picker is None or self.effective.policy.wants_call:
+            self.turn = None
+        else:
+            self.turn = picker.turn if isinstance(picker, Turning) else picker.pick
 
     def _report(self, subchannel: Subchannel[C]) -> None:
         running = self._running
@@ -335,7 +343,7 @@ class Dispatcher(Generic[C]):
         running = self._running
         if running is None or self.closed:
             return
-        self._picker = running.subchannels.picker
+        self._publish(running.subchannels.picker)
         running.note_panic()
         running.ask_why()
         if self.state is not running.subchannels.state:

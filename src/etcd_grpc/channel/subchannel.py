@@ -18,9 +18,15 @@ from etcd_grpc.channel.connectivity import READY, Probe, probe_of, state_of
 from etcd_grpc.channel.ways import Way
 from etcd_grpc.model import Endpoint
 
-__all__ = ["Connector", "Subchannel", "Verdict"]
+__all__ = ["SURE_S", "Connector", "Subchannel", "Verdict"]
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
+
+
+# Where a call that ended well began at most so long ago, the connection is not asked whether it is
+# still there.  Should it have gone meanwhile, the next call is refused before it has left, and is sent
+# elsewhere.
+SURE_S = 0.005
 
 
 class Connector(Protocol[C]):
@@ -71,6 +77,7 @@ class Subchannel(Generic[C]):
         "reported",
         "state",
         "stats",
+        "sure_until",
         "verdict",
         "way",
     )
@@ -85,6 +92,7 @@ class Subchannel(Generic[C]):
         self.in_flight = in_flight
         self.ended: Callable[[object], None] = lambda _call: in_flight.pop()  # a done callback
         self.state = grpc.ChannelConnectivity.IDLE
+        self.sure_until = 0.0  # on time.monotonic's clock; see SURE_S
         self.reported = False
         self.failure = ""  # why it cannot be connected, as far as that was asked
         self.closed = False

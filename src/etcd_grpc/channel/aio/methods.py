@@ -59,7 +59,7 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
             raise grpc.aio.UsageError("Channel is closed.")
         self._dispatcher.start(asyncio.get_running_loop())
 
-    def _send(
+    def send(
         self,
         subchannel: AioSubchannel,
         timeout: float | None,
@@ -86,8 +86,8 @@ class _MultiCallable(BoundMethod[grpc.aio.Channel]):
         return call
 
     def _begin(self, subchannel: AioSubchannel, *arguments: Any) -> Any:
-        """As ``_send``, and count it out when it has ended."""
-        call = self._send(subchannel, *arguments)
+        """As ``send``, and count it out when it has ended."""
+        call = self.send(subchannel, *arguments)
         call.add_done_callback(subchannel.ended)
         return call
 
@@ -124,18 +124,33 @@ class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):
             return self._hedge(config.hedging, timeout, wait_for_ready, metadata, arguments)
         if config.timeout_s is not None:
             timeout = config.timeout_s if timeout is None else min(timeout, config.timeout_s)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        subchannel = dispatcher.pick((), metadata)
+        began = time.monotonic()
+        # What ``dispatcher.pick`` and ``send`` do, in place: beside a call of 500 microseconds, a frame
+        # of the interpreter costs two.
+        if (turn := dispatcher.turn) is None:
+            subchannel = dispatcher.pick((), metadata)
+        elif began > (subchannel := turn()).sure_until:
+            subchannel = dispatcher.sound(subchannel)
         inner = None
         if subchannel is None:
             self._search()
         else:
-            inner = self._send(subchannel, timeout, 0, request, metadata, credentials, compression)
+            method = self._inner.get(subchannel) or self._bind(subchannel)
+            inner = method.__call__(
+                request,
+                timeout=timeout,
+                metadata=metadata,
+                credentials=credentials,
+                compression=compression,
+            )
+            subchannel.stats.picks += 1
+            subchannel.in_flight.append(None)
         return UnaryUnaryCall(
             dispatcher,
-            self._send,
+            self,
             config,
-            deadline,
+            began,
+            None if timeout is None else began + timeout,
             wait_for_ready,
             (request, metadata, credentials, compression),
             subchannel,

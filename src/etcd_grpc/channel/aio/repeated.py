@@ -7,9 +7,8 @@ initial metadata (gRFC A6: the call is committed then).
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from collections.abc import AsyncIterator, Generator
+from typing import Any, Protocol
 
 import grpc
 
@@ -24,6 +23,7 @@ from etcd_grpc.channel.aio.calls import (
 )
 from etcd_grpc.channel.next_attempt import delay_after
 from etcd_grpc.channel.retry import Attempts
+from etcd_grpc.channel.subchannel import SURE_S
 
 __all__ = ["UnaryStreamCall", "UnaryUnaryCall"]
 
@@ -108,6 +108,15 @@ class _RepeatedCall(AioCall):
                 return
 
 
+class Sender(Protocol):
+    """A method of a channel."""
+
+    def send(
+        self, subchannel: AioSubchannel, timeout: float | None, previous: int, *arguments: Any
+    ) -> Any:
+        """Start an attempt, with ``timeout`` seconds left and after ``previous`` others."""
+
+
 class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     """One request, one response.
 
@@ -116,9 +125,9 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
 
     Args:
         dispatcher: Where endpoints come from.
-        send: Starts an attempt, given an endpoint, what is left of the deadline, how many attempts were
-            before, and ``arguments``; it counts it as in flight, and here it is counted out.
+        sender: Starts an attempt and counts it as in flight; here it is counted out.
         config: What the service config says of the method.
+        began: When, on time.monotonic's clock.
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
         arguments: Of the call: its request, its metadata, and what else ``send`` takes.
@@ -130,8 +139,9 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
     def __init__(
         self,
         dispatcher: AioDispatcher,
-        send: Callable[..., Any],
+        sender: Sender,
         config: MethodConfig,
+        began: float,
         deadline: float | None,
         wait_for_ready: bool | None,
         arguments: tuple[Any, ...],
@@ -139,9 +149,10 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
         inner: Any,
     ) -> None:
         self._dispatcher = dispatcher
-        self._send = send
+        self._sender = sender
         self._retry = config.retry
         self._config = config
+        self._began = began
         self._deadline = deadline
         self._asked = wait_for_ready
         self._arguments = arguments
@@ -151,15 +162,13 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
             self._move(0.0)
         else:
             inner.add_done_callback(self._ended)
-            if dispatcher.observes:
-                self._began = time.monotonic()
 
     def _wishes(self) -> tuple[Any, bool]:
         asked = self._asked
         return self._arguments[1], bool(self._config.wait_for_ready if asked is None else asked)
 
     def _attempt(self, subchannel: AioSubchannel, left: float | None) -> Any:
-        return self._send(subchannel, left, self._previous(), *self._arguments)
+        return self._sender.send(subchannel, left, self._previous(), *self._arguments)
 
     def _ended(self, inner: Any) -> None:
         self._subchannel.in_flight.pop()  # type: ignore[union-attr]
@@ -181,9 +190,11 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
             else:
                 if self._concluded is not inner:
                     self._concluded = inner
-                    dispatcher = self._dispatcher
-                    if dispatcher.observes and self._subchannel is not None:
-                        dispatcher.succeeded(self._subchannel, self._began)
+                    dispatcher, subchannel = self._dispatcher, self._subchannel
+                    assert subchannel is not None
+                    subchannel.sure_until = self._began + SURE_S
+                    if dispatcher.observes:
+                        dispatcher.succeeded(subchannel, self._began)
                     if dispatcher.throttle is not None:
                         dispatcher.throttle.succeeded()
                 return response
