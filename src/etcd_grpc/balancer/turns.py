@@ -43,20 +43,20 @@ class RoundTurns(Generic[T]):
         turn: As ``pick``, without a frame of the interpreter: members[next(positions) % len(members)].
     """
 
-    __slots__ = ("_count", "turn")
+    __slots__ = ("_members", "turn")
 
     def __init__(self, members: Sequence[T], positions: Iterator[int]) -> None:
-        self._count = len(members)
+        self._members = tuple(members)
         # next() on a count is one atomic step, so threads need no lock and no call is counted twice.
         # Nothing is kept between two steps, so what threads do at the same time does not mix.
-        places = map(self._count.__rmod__, positions)
-        self.turn: Callable[[], T] = map(tuple(members).__getitem__, places).__next__
+        places = map(len(self._members).__rmod__, positions)
+        self.turn: Callable[[], T] = map(self._members.__getitem__, places).__next__
 
     def pick(self, call: Call | None = None) -> T:  # noqa: ARG002
         return self.turn()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._members)
 
 
 class WeightedTurns(Generic[T]):
