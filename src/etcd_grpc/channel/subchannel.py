@@ -1,7 +1,7 @@
 """One endpoint and the real channel to it: whether it is connected, and who has calls on it.
 
-Who is connected is asked, not subscribed to: ``subchannel_set`` does it on its loop, and so does a pick,
-unless an answer has just come from there: it saves the call from a connection that has just gone.
+Who is connected is asked, not subscribed to: ``subchannel_set`` does it on its loop, and so does a
+pick, unless an answer has just come from there: it saves the call from a connection that has just gone.
 """
 
 from __future__ import annotations
