@@ -28,7 +28,7 @@ import etcd_grpc
 from benchmarks.alternation import MIN_PAIRS, Pairs, without_gc
 from benchmarks.echo_server import WHERE
 from benchmarks.outcome import BenchmarkError, Outcome, Size
-from benchmarks.plot import Line, chart
+from benchmarks.plot import Chart, Line
 from benchmarks.stage import ROOT, Writer, start_echo_servers
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
@@ -121,13 +121,13 @@ def _draw(measured: Mapping[str, Pairs]) -> str:
         ratios = measured[name].ratios()
         points = [(100 * n / len(ratios), ratio) for n, ratio in enumerate(ratios)]
         lines.append(Line(name, [(x, y) for x, y in points if 25 <= x <= 75]))
-    return chart(
+    return Chart(
         "A call through our channel, against one through a plain channel",
         "percent of the pairs of turns with a lower ratio",
         "ratio of the time a call takes",
         lines,
         y_from=None,
-    )
+    ).svg()
 
 
 def _figures(name: str, pairs: Pairs) -> dict[str, float]:

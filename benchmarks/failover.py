@@ -29,7 +29,7 @@ import etcd_grpc
 import etcd_grpc.aio
 from benchmarks.open_loop import Call, even, play
 from benchmarks.outcome import BenchmarkError, Outcome, Size
-from benchmarks.plot import Line, Mark, chart
+from benchmarks.plot import Chart, Line, Mark
 from benchmarks.stage import ROOT, port_of, start_server
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
@@ -252,10 +252,10 @@ def _draw(kill: _Kill) -> str:
         at = window * _PLOT_WINDOW_S - kill.killed_s
         lines["longest call"].append((at, max(latencies)))
         lines["median"].append((at, statistics.median(latencies)))
-    return chart(
+    return Chart(
         "One of three servers is killed under 500 calls a second, with a retry policy",
         "seconds since the kill",
         "milliseconds",
         [Line(name, points, steps=True) for name, points in lines.items()],
         [Mark(0, "SIGKILL")],
-    )
+    ).svg()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import grpc
 
 from benchmarks.outcome import Outcome, Size
-from benchmarks.plot import Line, chart
+from benchmarks.plot import Chart, Line
 from benchmarks.stage import ROOT
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.base import Call, Picker
@@ -84,13 +84,13 @@ def run(size: Size) -> Outcome:
 
 def _draw(results: Mapping[str, float]) -> str:
     """What a pick costs, over the size of the set."""
-    return chart(
+    return Chart(
         "One pick, with accounting",
         "endpoints",
         "microseconds",
         [Line(name, [(count, results[f"{name}_{count}_us"]) for count in _SIZES]) for name in _DRAWN],
         powers=True,
-    )
+    ).svg()
 
 
 def _nodes(count: int, *, weighted: bool) -> list[_Node]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["Line", "Mark", "chart", "figure"]
+__all__ = ["Chart", "Line", "Mark"]
 
 _STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
@@ -43,67 +43,59 @@ class Mark(NamedTuple):
     name: str
 
 
-def chart(
-    title: str,
-    x_label: str,
-    y_label: str,
-    lines: Sequence[Line],
-    marks: Sequence[Mark] = (),
-    *,
-    powers: bool = False,
-    y_from: float | None = 0,
-) -> str:
-    """An SVG document.
+class Chart(NamedTuple):
+    """What a chart shows.
 
-    Args:
+    Attributes:
         title: Above it.
         x_label, y_label: Beside the axes.
         lines: At least one.
         marks: Drawn over them.
         powers: The x axis is logarithmic.
         y_from: Where the y axis begins; None: a little below the lowest point.
-
-    Raises:
-        ValueError: No line has a point.
     """
-    written = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        drawn = figure(title, x_label, y_label, lines, marks, powers=powers, y_from=y_from)
-        drawn.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    # What matplotlib ends its lines with, a linter of whitespace would refuse.
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    marks: Sequence[Mark] = ()
+    powers: bool = False
+    y_from: float | None = 0
 
-def figure(
-    title: str,
-    x_label: str,
-    y_label: str,
-    lines: Sequence[Line],
-    marks: Sequence[Mark] = (),
-    *,
-    powers: bool = False,
-    y_from: float | None = 0,
-) -> Figure:
-    """What ``chart`` writes.
+    def svg(self) -> str:
+        """The document.
 
-    Raises:
-        ValueError: No line has a point.
-    """
-    if not any(line.points for line in lines):
-        raise ValueError("a chart without a point")
-    drawn = Figure(figsize=(8, 4), layout="constrained")
-    axes = drawn.add_subplot()
-    for line in lines:
-        xs, ys = zip(*line.points, strict=True) if line.points else ((), ())
-        how = "steps-post" if line.steps else "default"
-        axes.plot(xs, ys, drawstyle=how, linewidth=1.3, label=line.name)
-    if powers:
-        axes.set_xscale("log")
-    if y_from is not None:
-        axes.set_ylim(bottom=y_from)
-    for mark in marks:
-        axes.axvline(mark.x, color="tab:red", linestyle="--", linewidth=1)
-        axes.annotate(mark.name, (mark.x, 1), (4, -12), ("data", "axes fraction"), "offset points")
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    drawn.legend(loc="outside lower center", ncols=3, frameon=False)
-    return drawn
+        Raises:
+            ValueError: No line has a point.
+        """
+        written = io.StringIO()
+        with mpl.rc_context(_STYLE):
+            self.figure().savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        # What matplotlib ends its lines with, a linter of whitespace would refuse.
+        return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+
+    def figure(self) -> Figure:
+        """The drawing.
+
+        Raises:
+            ValueError: No line has a point.
+        """
+        if not any(line.points for line in self.lines):
+            raise ValueError("a chart without a point")
+        drawn = Figure(figsize=(8, 4), layout="constrained")
+        axes = drawn.add_subplot()
+        for line in self.lines:
+            xs, ys = zip(*line.points, strict=True) if line.points else ((), ())
+            how = "steps-post" if line.steps else "default"
+            axes.plot(xs, ys, drawstyle=how, linewidth=1.3, label=line.name)
+        if self.powers:
+            axes.set_xscale("log")
+        if self.y_from is not None:
+            axes.set_ylim(bottom=self.y_from)
+        for mark in self.marks:
+            axes.axvline(mark.x, color="tab:red", linestyle="--", linewidth=1)
+            axes.annotate(mark.name, (mark.x, 1), (4, -12), ("data", "axes fraction"), "offset points")
+        axes.set(title=self.title, xlabel=self.x_label, ylabel=self.y_label)
+        drawn.legend(loc="outside lower center", ncols=3, frameon=False)
+        return drawn

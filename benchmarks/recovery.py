@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.etcd_metrics import Sample, Sampler, peak, rates
 from benchmarks.outcome import BenchmarkError, Outcome, Size
-from benchmarks.plot import Line, Mark, chart
+from benchmarks.plot import Chart, Line, Mark
 from benchmarks.stage import ROOT
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
@@ -185,7 +185,7 @@ def _draw(outage: _Outage, sessions: int) -> str:
     requests = [*before, (0.0, before[-1][1]), (0.0, 0.0), (back_at - since, 0.0), *after]
     down = [(requests[0][0], float(sessions)), (0.0, 0.0)]
     up = [(at - since, float(n)) for n, at in enumerate(sorted(outage.up_at), 1)]
-    return chart(
+    return Chart(
         f"{sessions} sessions: etcd away for {back_at - since:.0f} s",
         "seconds since etcd was killed",
         "",
@@ -194,4 +194,4 @@ def _draw(outage: _Outage, sessions: int) -> str:
             Line("sessions that follow etcd", [*down, *up, (requests[-1][0], up[-1][1])], steps=True),
         ],
         [Mark(0, "killed"), Mark(back_at - since, "back")],
-    )
+    ).svg()

@@ -28,7 +28,7 @@ import etcd_grpc
 import etcd_grpc.aio
 from benchmarks.open_loop import Call, play, poisson
 from benchmarks.outcome import BenchmarkError, Outcome, Size
-from benchmarks.plot import Line, chart
+from benchmarks.plot import Chart, Line
 from benchmarks.stage import ROOT, Writer, start_servers
 from etcd_grpc.devcluster import Cluster
 from etcd_grpc.devcluster.children import Children
@@ -161,12 +161,12 @@ def _draw(ended: Mapping[str, Sequence[Call]]) -> str:
         "round_robin": "our round_robin",
         "peak_ewma": "least_request, peak EWMA",
     }
-    return chart(
+    return Chart(
         "One of four servers is 20 times slower: calls answered within a time",
         "milliseconds since the call was due",
         "percent of the calls",
         [Line(names[name], list(_distribution(calls)), steps=True) for name, calls in ended.items()],
-    )
+    ).svg()
 
 
 def _distribution(calls: Sequence[Call]) -> Iterator[tuple[float, float]]:
