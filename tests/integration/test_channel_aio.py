@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import gc
-import threading
 import time
 
 import grpc
 import pytest
 from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
+from tests.support.threads import no_thread_begins
 
 import etcd_grpc
 
@@ -334,7 +334,6 @@ async def test_an_unclosed_channel_warns_and_ends_its_threads(etcd, service, ech
 
 
 async def test_a_channel_that_was_never_used_starts_nothing(etcd):
-    before = threading.active_count()
-    channel = etcd_grpc.aio.insecure_channel("etcd:///never.Used", etcd=etcd)
-    assert threading.active_count() == before
+    with no_thread_begins():
+        channel = etcd_grpc.aio.insecure_channel("etcd:///never.Used", etcd=etcd)
     await channel.close()

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
+from tests.support.threads import no_thread_begins
 from tests.support.waiting import wait_until
 
 import etcd_grpc
@@ -468,9 +469,8 @@ def test_after_a_fork_the_child_begins_anew_and_the_lease_stays_the_parents(
 
 
 def test_a_channel_that_was_never_used_starts_nothing(etcd):
-    before = threading.active_count()
-    channel = etcd_grpc.insecure_channel("etcd:///never.Used", etcd=etcd)
-    assert threading.active_count() == before
+    with no_thread_begins():
+        channel = etcd_grpc.insecure_channel("etcd:///never.Used", etcd=etcd)
     channel.close()
 
 

@@ -10,13 +10,13 @@ import json
 import os
 import re
 import socket
-import threading
 import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.threads import no_thread_begins
 
 from etcd_grpc.devcluster import Cluster, find_etcd_binary, formation, ports
 from etcd_grpc.errors import ConfigurationError, EtcdUnavailableError, StoredDataError
@@ -317,20 +317,21 @@ def test_stopping_leaves_no_process_directory_thread_or_descriptor(tmp_path: Pat
 
     with Cluster(1):
         pass  # whatever is loaded only once
-    threads, before = threading.active_count(), descriptors()
+    before = descriptors()
     restartable = Cluster(2)
     for _ in range(2):
-        restartable.start()
-        (home,) = {node.home for node in restartable._formation.nodes}
-        pids = [member.pid for member in restartable.members]
-        assert home.name.startswith("etcd-grpc-")
-        with pytest.raises(RuntimeError, match="started already"):
+        with no_thread_begins():
             restartable.start()
-        restartable.stop()
-        restartable.stop()
-        assert not home.exists()
-        assert not any(map(is_alive, pids))
-        assert (threading.active_count(), descriptors()) == (threads, before)
+            (home,) = {node.home for node in restartable._formation.nodes}
+            pids = [member.pid for member in restartable.members]
+            assert home.name.startswith("etcd-grpc-")
+            with pytest.raises(RuntimeError, match="started already"):
+                restartable.start()
+            restartable.stop()
+            restartable.stop()
+            assert not home.exists()
+            assert not any(map(is_alive, pids))
+        assert descriptors() == before
     with pytest.raises(RuntimeError, match="not started"):
         restartable.leader()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from concurrent import futures
 
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tests.support.threads import no_thread_begins
 from tests.support.waiting import wait_until
 
 import etcd_grpc
@@ -22,6 +22,7 @@ from etcd_grpc.telemetry import events
 CONFIG = {"healthCheckConfig": {"serviceName": "greeter"}}
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVER_THREADS = "server in this process"
 
 
 class Who(grpc.GenericRpcHandler):
@@ -58,7 +59,9 @@ class Server:
     def __init__(self, port: int = 0, instance: str | None = None, *, with_health: bool = True) -> None:
         self.who = Who()
         self.server = grpc.server(
-            futures.ThreadPoolExecutor(8), handlers=[self.who], options=[("grpc.so_reuseport", 0)]
+            futures.ThreadPoolExecutor(8, thread_name_prefix=SERVER_THREADS),
+            handlers=[self.who],
+            options=[("grpc.so_reuseport", 0)],
         )
         self.health = Health(instance)
         if with_health:
@@ -101,14 +104,13 @@ def test_an_endpoint_that_is_not_serving_gets_no_calls(etcd, service, announce, 
         call = channel.unary_unary("/a.B/Who")
         call(b"", timeout=5)
         wait_until(lambda: set(states(channel).values()) == {"READY"}, "all are well")
-        before = threading.active_count()
-        servers[0].health.set("greeter", NOT_SERVING)
-        wait_until(lambda: states(channel)[servers[0].address] == "TRANSIENT_FAILURE", "noticed")
-        count = servers[0].who.calls
-        answered = {call(b"", timeout=5) for _ in range(60)}
-        assert answered == {server.address.encode() for server in servers[1:]}
-        assert servers[0].who.calls == count
-        assert threading.active_count() <= before  # C-core's own watch, no thread for it
+        with no_thread_begins(apart_from=SERVER_THREADS):  # C-core's own watch, no thread for it
+            servers[0].health.set("greeter", NOT_SERVING)
+            wait_until(lambda: states(channel)[servers[0].address] == "TRANSIENT_FAILURE", "noticed")
+            count = servers[0].who.calls
+            answered = {call(b"", timeout=5) for _ in range(60)}
+            assert answered == {server.address.encode() for server in servers[1:]}
+            assert servers[0].who.calls == count
         servers[0].health.set("greeter", SERVING)
         wait_until(lambda: call(b"", timeout=5) == servers[0].address.encode(), "it is back")
 

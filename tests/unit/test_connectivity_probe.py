@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from tests.support.threads import no_thread_begins
 
 from etcd_grpc.channel.connectivity import READY, probe_of, state_of
 
@@ -77,9 +78,8 @@ def test_probe_agrees_with_what_subscribers_are_told(port: int) -> None:
 
 def test_asking_many_channels_starts_no_thread() -> None:
     channels = [grpc.insecure_channel("127.0.0.1:1", OPTIONS) for _ in range(50)]
-    before = threading.active_count()
-    states = [probe_of(channel)(False) for channel in channels]
-    assert threading.active_count() <= before
+    with no_thread_begins():
+        states = [probe_of(channel)(False) for channel in channels]
     assert states == [IDLE] * 50
     for channel in channels:
         channel.close()

@@ -8,6 +8,7 @@ import threading
 
 import grpc
 import pytest
+from tests.support.threads import no_thread_begins
 
 from etcd_grpc.channel.watchers import StateWatchers
 
@@ -74,11 +75,10 @@ def test_callback_runs_on_a_thread_of_its_own_that_ends() -> None:
 
 
 def test_without_callbacks_no_thread_is_started() -> None:
-    before = threading.active_count()
     watchers = StateWatchers()
-    for state in (CONNECTING, READY, FAILURE):
-        watchers.changed(state)
-    assert threading.active_count() <= before
+    with no_thread_begins():
+        for state in (CONNECTING, READY, FAILURE):
+            watchers.changed(state)
 
 
 def test_same_state_is_told_once() -> None:
