@@ -1,10 +1,10 @@
 """Registration as intent: told what should stand in etcd, the registrar makes it so, again and again.
 
 One registrar has one lease, however many instances are registered through it.  Two tasks on the
-session's loop: one keeps the lease alive, one puts what is missing.  A lease that etcd has forgotten
-is granted anew, and everything under it is put again.  Each key is watched, so one that somebody
-deletes is put again at once, and one that another process takes over is left to it until it is gone
-(the rules are in ``ownership``).
+session's loop: one keeps the lease alive (``lease_keeper``), one puts what is missing and deletes what
+is left over.  A lease that etcd has forgotten is granted anew, and everything under it is put again.
+Each key is watched, so one that somebody deletes is put again at once, and one that another process
+takes over is left to it until it is gone (the rules are in ``ownership``).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from etcd_grpc.errors import (
     EtcdError,
     EtcdUnavailableError,
 )
-from etcd_grpc.etcd import lease, methods
+from etcd_grpc.etcd import methods
 from etcd_grpc.etcd import rpc_pb2 as rpc
 from etcd_grpc.etcd.backoff import Backoff
 from etcd_grpc.etcd.failure import LeaseNotFoundError
 from etcd_grpc.etcd.session import Session
-from etcd_grpc.etcd.transport import ATTEMPT_S
 from etcd_grpc.intent import Intent, delete_request, found_in, put_request
 from etcd_grpc.key_guard import KeyGuard
+from etcd_grpc.lease_keeper import LeaseKeeper
 from etcd_grpc.model import Instance, Status
 from etcd_grpc.outage import Outage
 from etcd_grpc.ownership import Found, Verdict, judge
@@ -56,12 +56,15 @@ class Registrar:
     def __init__(self, session: Session, codec: Codec, ttl_s: int) -> None:
         self._session = session
         self._codec = codec
-        self._lease = lease.LeaseMachine(ttl_s)
-        self._leases: set[int] = set()  # all that we have had
         self._intents: dict[bytes, Intent] = {}
+        # Wanted no longer, but perhaps still in etcd, under a lease that lives on: by their keys.
+        self._left_over: dict[bytes, Intent] = {}
         self._changed = Wakeup()  # something is wanted, placed, granted, lost or refused
+        self._lease = LeaseKeeper(
+            session, ttl_s, granted=self._changed.tell, works=self._works, failed=self._failed
+        )
         self._trouble: EtcdError | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._keeper: asyncio.Task[None] | None = None  # of the keys
         self._contests: set[asyncio.Task[None]] = set()
         self._outage = Outage()
         self._puts = asyncio.Semaphore(_PUTS_AT_A_TIME)
@@ -81,6 +84,7 @@ class Registrar:
             raise ConfigurationError(
                 f"{instance.service} at {instance.address} is already registered by this process"
             )
+        self._left_over.pop(key, None)
         intent = self._intents[key] = Intent(instance, key)
         intent.want(instance, value)
         self._start()
@@ -92,7 +96,7 @@ class Registrar:
                 return intent
             await self._forget(intent)
             if self._intents:  # the lease lives on, and a put whose answer was lost with it
-                await self._delete_quietly(intent)
+                await self._delete(intent)
             raise
         return intent
 
@@ -123,15 +127,16 @@ class Registrar:
         return True
 
     async def remove(self, intent: Intent, timeout_s: float) -> None:
-        """Delete the key, in one attempt; want it no longer, whatever comes of that.
+        """Delete the key; want it no longer, whatever comes of that.
 
-        If etcd does not answer within ``timeout_s``, the key goes with its lease.
+        If etcd does not answer within ``timeout_s``, the key goes with its lease, or, if others keep
+        that alive, as soon as etcd can be reached.
         """
         intent.leaving = True
         why = "" if intent.yielded else "interrupted"
         try:
             if not intent.yielded:
-                why = await self._delete_quietly(intent, timeout_s)
+                why = await self._delete(intent, timeout_s)
         finally:
             await self._forget(intent, revoke=not why)
         emit(events.Withdrawn(intent.instance.service, intent.instance.address, why))
@@ -140,7 +145,7 @@ class Registrar:
         """Mark as draining, let clients move away for ``settle_s``, then delete.
 
         What is draining already had its time: it is deleted at once.  An etcd that is silent costs
-        at most ``timeout_s``; the key then goes with its lease.
+        at most ``timeout_s``; see ``remove`` for what becomes of the key then.
         """
         deadline = self._session.loop.time() + timeout_s
         drained = intent.instance.status is Status.DRAINING
@@ -150,12 +155,13 @@ class Registrar:
         await self.remove(intent, max(0.1, deadline - self._session.loop.time()))
 
     async def close(self) -> None:
-        """Stop keeping the lease."""
-        tasks = [*self._tasks, *self._contests]
+        """Stop keeping the lease and the keys."""
+        tasks = [*self._contests] if self._keeper is None else [self._keeper, *self._contests]
+        self._keeper = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._tasks.clear()
+        await self._lease.close()
 
     def stands(self, intent: Intent) -> bool:
         """Whether ``intent`` is in etcd, as far as etcd has told us."""
@@ -174,7 +180,8 @@ class Registrar:
         if not self._intents:
             await self.close()
             if self._lease.held and revoke:
-                await self._revoke()
+                await self._lease.revoke()
+                self._left_over.clear()
 
     async def _until_placed(self, intent: Intent, timeout_s: float) -> None:
         """Wait, for as long as a contest takes and ``timeout_s`` besides.
@@ -214,84 +221,22 @@ class Registrar:
             trouble = EtcdUnavailableError(f"no etcd member answered in {timeout_s:g} s ({members})")
         return type(trouble)(f"cannot register {instance.service} at {instance.address}: {trouble}")
 
-    # The lease.
-
-    def _start(self) -> None:
-        if not self._tasks:
-            loop = self._session.loop
-            self._tasks = [loop.create_task(self._keep_lease()), loop.create_task(self._keep_keys())]
-
-    def _backoff(self) -> Backoff:
-        return Backoff(self._session.rng, free=1)
-
-    async def _keep_lease(self) -> None:
-        backoff = self._backoff()
-        loop = self._session.loop
-        while True:
-            now = loop.time()
-            action = self._lease.next_action(now)
-            try:
-                match action:
-                    case lease.Grant(ttl_s):
-                        await self._grant(ttl_s, now)
-                    case lease.KeepAlive(lease_id):
-                        await self._keep_alive(lease_id, now)
-                    case lease.Wait(until):
-                        await asyncio.sleep(until - now)
-                        continue
-                self._works(backoff)
-            except Exception as error:  # noqa: BLE001 - whatever it is: the lease must be kept
-                self._failed(error)
-                self._lease.failed(loop.time(), backoff.next_delay())
-
-    async def _grant(self, ttl_s: int, now: float) -> None:
-        request = rpc.LeaseGrantRequest(TTL=ttl_s)
-        answer = await self._session.transport.call(methods.LEASE_GRANT, request)
-        self._lease.granted(answer.ID, answer.TTL, now)
-        self._leases.add(answer.ID)
-        emit(events.LeaseGranted(answer.ID, answer.TTL, again=self._lease.generation > 1))
-        self._changed.tell()
-
-    async def _keep_alive(self, lease_id: int, now: float) -> None:
-        # On the wire a stream of one request and one answer is a unary call, and so it gets what a
-        # stream lacks: a deadline.  A member that hangs is left after ATTEMPT_S.
-        request = rpc.LeaseKeepAliveRequest(ID=lease_id)
-        answer = await self._session.transport.call(
-            methods.LEASE_KEEP_ALIVE, request, attempt_s=min(ATTEMPT_S, self._lease.ttl_s / 4)
-        )
-        self._lease.kept(answer.TTL, now)
-        if not self._lease.held:
-            emit(events.LeaseLost(lease_id))
-
-    def _lease_lost(self) -> None:
-        """etcd does not know it any more, as we learned while its keeper sleeps until the next beat."""
-        emit(events.LeaseLost(self._lease.lease_id))
-        self._lease.lost()
-        if self._tasks:
-            self._tasks[0].cancel()
-            self._tasks[0] = self._session.loop.create_task(self._keep_lease())
-
-    async def _revoke(self) -> None:
-        lease_id = self._lease.lease_id
-        self._lease.lost()
-        try:
-            await self._session.transport.call(
-                methods.LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=lease_id), timeout_s=1.0
-            )
-        except EtcdError as error:
-            _log.info("the lease is left to expire: %s", error)
-
     # The keys.
 
+    def _start(self) -> None:
+        if self._keeper is None:
+            self._lease.start()
+            self._keeper = self._session.loop.create_task(self._keep_keys())
+
     async def _keep_keys(self) -> None:
-        backoff = self._backoff()
+        backoff = Backoff(self._session.rng, free=1)
         while True:
-            missing = self._missing()
-            if not missing:
+            missing, left_over = self._missing(), self._deletable()
+            if not missing and not left_over:
                 await self._changed.wait()
                 continue
             try:
-                await asyncio.gather(*(self._place(intent) for intent in missing))
+                await asyncio.gather(*map(self._place, missing), *map(self._clear_away, left_over))
                 self._works(backoff)
             except Exception as error:  # noqa: BLE001 - whatever it is: the keys must stand
                 self._failed(error)
@@ -302,6 +247,9 @@ class Registrar:
             return []
         generation = self._lease.generation
         return [intent for intent in self._intents.values() if intent.missing(generation)]
+
+    def _deletable(self) -> list[Intent]:
+        return list(self._left_over.values()) if self._lease.held else []
 
     def _works(self, backoff: Backoff) -> None:
         backoff.reset()
@@ -329,7 +277,7 @@ class Registrar:
                 answer = await self._session.transport.call(methods.TXN, put_request(intent, lease_id))
         except LeaseNotFoundError:
             if self._lease.lease_id == lease_id:
-                self._lease_lost()
+                self._lease.lost()
             return
         if answer.succeeded:
             intent.revision = answer.header.revision
@@ -340,7 +288,7 @@ class Registrar:
                 found,
                 value,
                 lease_id,
-                self._leases,
+                self._lease.ours,
                 stood=intent.stood,
                 named=intent.instance.named,
             )
@@ -400,19 +348,30 @@ class Registrar:
             self._tell_overtaken(intent)
         self._changed.tell()
 
-    async def _delete_quietly(self, intent: Intent, timeout_s: float = 1.0) -> str:
-        """Delete the key if it is ours; return why its lease's end has to do it, if so."""
-        request = delete_request(intent, self._lease.lease_id)
+    async def _delete(self, intent: Intent, timeout_s: float = 1.0) -> str:
+        """Delete the key if it is ours; return why it may stand for a while yet, if so."""
+        self._left_over[intent.key] = intent
         try:
             async with asyncio.timeout(timeout_s):
-                await self._session.transport.call(methods.TXN, request)
+                await self._clear_away(intent)
         except (EtcdError, TimeoutError) as error:
             why = str(error) or "timed out"
             _log.warning(
-                "%s could not be withdrawn from etcd; its key goes with its lease (TTL %d s): %s",
+                "%s could not be withdrawn from etcd; its key goes when etcd can be reached, or with "
+                "its lease (TTL %d s): %s",
                 intent.instance.address,
                 self._lease.ttl_s,
                 why,
             )
             return why
+        finally:
+            self._changed.tell()
         return ""
+
+    async def _clear_away(self, intent: Intent) -> None:
+        """Delete what is left over."""
+        request = delete_request(intent, self._lease.lease_id)
+        async with self._puts:
+            await self._session.transport.call(methods.TXN, request)
+        if self._left_over.get(intent.key) is intent:
+            del self._left_over[intent.key]

@@ -318,6 +318,44 @@ def test_withdrawing_without_etcd_is_bounded(service):
         assert time.monotonic() - started < 5
 
 
+def test_what_could_not_be_withdrawn_goes_although_others_keep_the_lease(service):
+    with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
+        how = {"ttl_s": 60, "etcd": cluster.endpoints, "settle_s": 0, "timeout_s": 1}
+        with etcd_grpc.register(service, port=5000, **how):
+            leaving = etcd_grpc.register(service, port=5001, **how)
+            back = etcd_grpc.register(service, port=5002, **how)
+            cluster.kill(0)
+            leaving.close()
+            back.close()
+            with pytest.raises(etcd_grpc.EtcdUnavailableError):
+                etcd_grpc.register(service, port=5002, **how)
+            again = etcd_grpc.register(service, port=5003, required=False, **how)
+            again.close()
+            cluster.restart(0)
+            cluster.wait_healthy()
+            stay = [f"{service}/127.0.0.1:5000"]
+            wait_until(lambda: list(raw.get(f"{service}/")) == stay, "only it is left", 10)
+            with etcd_grpc.register(service, port=5001, **how):
+                assert len(raw.get(f"{service}/")) == 2
+        assert raw.get(f"{service}/") == {}
+
+
+def test_what_is_registered_again_after_a_failed_withdrawal_stands(service):
+    with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
+        how = {"ttl_s": 60, "etcd": cluster.endpoints, "settle_s": 0, "timeout_s": 1}
+        with etcd_grpc.register(service, port=5000, **how):
+            first = etcd_grpc.register(service, port=5001, **how)
+            cluster.kill(0)
+            first.close()
+            again = etcd_grpc.register(service, port=5001, required=False, **how)
+            cluster.restart(0)
+            cluster.wait_healthy()
+            wait_until(lambda: again.registered, "it stands again", 10)
+            assert len(raw.get(f"{service}/")) == 2
+            again.close()
+            assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:5000"]
+
+
 def test_sigint_in_the_block_withdraws(etcd, service, raw):
     code = (
         "import etcd_grpc, threading\n"
