@@ -15,7 +15,7 @@ from benchmarks.limits import allow_open_files
 from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.stage import ROOT, Writer, loopback_addresses, start_echo_servers
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["run"]
 

@@ -31,8 +31,8 @@ from benchmarks.limits import allow_open_files
 from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.stage import Writer, loopback_addresses, start_echo_servers
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.etcd import methods, rpc_pb2
+from etcd_grpc.processes.children import Children
 
 __all__ = ["run"]
 

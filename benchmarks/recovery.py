@@ -24,7 +24,7 @@ from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.plot import Chart, Line, Mark
 from benchmarks.stage import ROOT
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["run"]
 

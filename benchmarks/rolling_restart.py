@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.stage import ROOT
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["CLIENTS", "Cast", "Rolling", "report_of", "run", "summed", "tell"]
 

@@ -26,7 +26,7 @@ from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.scale_client import LAST, digest
 from benchmarks.stage import ROOT, Writer, loopback_addresses, start_echo_servers
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["connect", "follow", "run"]
 

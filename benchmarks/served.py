@@ -21,13 +21,14 @@ from etcd_grpc.model import split_address
 __all__ = ["ECHO", "SLEEP", "add_servicers"]
 
 ECHO = "/rolling/Echo"
-SLEEP = "/rolling/Sleep"  # takes as many seconds as it is told
+SLEEP = "/rolling/Sleep"  # takes as many seconds as it is told; its initial metadata comes at once
 
 
 def add_servicers(server: Any) -> None:
     """For ``serve``."""
 
-    def sleep(request: bytes, _context: Any) -> bytes:
+    def sleep(request: bytes, context: Any) -> bytes:
+        context.send_initial_metadata(())
         time.sleep(float(request))
         return request
 
@@ -42,7 +43,8 @@ def _add_aio(server: Any) -> None:
     async def echo(request: bytes, _context: Any) -> bytes:
         return request
 
-    async def sleep(request: bytes, _context: Any) -> bytes:
+    async def sleep(request: bytes, context: Any) -> bytes:
+        await context.send_initial_metadata(())
         await asyncio.sleep(float(request))
         return request
 

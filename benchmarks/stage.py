@@ -16,9 +16,9 @@ import grpc
 
 from benchmarks.outcome import BenchmarkError
 from etcd_grpc.codec import NamingCodec
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.etcd import methods, rpc_pb2
 from etcd_grpc.model import Instance
+from etcd_grpc.processes.children import Children
 
 __all__ = [
     "ROOT",

@@ -26,7 +26,7 @@ from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.stage import ROOT
 from benchmarks.worker_app import BURN
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["run"]
 

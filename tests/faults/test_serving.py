@@ -104,7 +104,7 @@ class Leaving:
         """A call of 0.7 s is in flight when it is told to leave."""
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         calling = channel.unary_unary(SLEEP).future(b"0.7", timeout=30, wait_for_ready=True)
-        time.sleep(0.2)
+        calling.initial_metadata()  # until it has begun
         watcher = threading.Thread(target=self._watch, args=(port,), name="leaving")
         watcher.start()
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from etcd_grpc.devcluster import _janitor
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes import _janitor
+from etcd_grpc.processes.children import Children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,7 +319,7 @@ def test_the_kernel_ends_a_child_when_neither_parent_nor_janitor_can(
     program = launch(
         """
         import os, signal
-        from etcd_grpc.devcluster.children import Children
+        from etcd_grpc.processes.children import Children
         children = Children()
         os.kill(children._janitor.pid, signal.SIGKILL)
         process = children.spawn(["sleep", "60"])

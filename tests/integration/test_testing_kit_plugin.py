@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import SERVER
 from tests.support.waiting import wait_until
 
-from etcd_grpc.devcluster import _janitor
+from etcd_grpc.processes import _janitor
 from etcd_grpc.testing import Process, Proxy
 
 READY = r"^ready (?P<address>\S+)$"

@@ -17,7 +17,7 @@ from tests.support.calls import free_port
 from tests.support.etcd import RawEtcd
 from tests.support.waiting import wait_until
 
-from etcd_grpc.devcluster import _janitor
+from etcd_grpc.processes import _janitor
 
 COMMAND = str(Path(sys.executable).with_name("etcd-grpc"))
 PORT_PROGRAM = [sys.executable, str(Path(__file__).with_name("port_program.py"))]

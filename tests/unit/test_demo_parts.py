@@ -13,8 +13,8 @@ from etcd_grpc.demo.phases import judge
 from etcd_grpc.demo.servers import Fleet
 from etcd_grpc.demo.source import check_generator
 from etcd_grpc.demo.waiting import DemoError, Interrupts
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.errors import MissingExtraError
+from etcd_grpc.processes.children import Children
 
 
 def test_without_grpcio_tools_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ from etcd_grpc.demo.source import Generation, check_generator, find_example
 from etcd_grpc.demo.view import ServiceView
 from etcd_grpc.demo.waiting import Interrupts
 from etcd_grpc.devcluster import Cluster
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.errors import EtcdGrpcError
+from etcd_grpc.processes.children import Children
 
 __all__ = ["Settings", "run_demo"]
 

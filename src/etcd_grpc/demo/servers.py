@@ -1,6 +1,6 @@
 """The example's servers, as processes: started, told to go, killed.
 
-They are children that cannot outlive us, see ``devcluster/children.py``.
+They are children that cannot outlive us, see ``processes/children.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etcd_grpc.demo.waiting import DemoError, Interrupts, wait_until
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 
 __all__ = ["Fleet", "Server", "State"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 from etcd_grpc.demo.waiting import DemoError, Interrupts, wait_until
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.errors import MissingExtraError
+from etcd_grpc.processes.children import Children
 
 __all__ = ["Example", "Generation", "check_generator", "find_example"]
 

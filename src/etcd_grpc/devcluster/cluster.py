@@ -2,7 +2,7 @@
 
 Everything listens on the loopback interface only.  A cluster without a ``data_dir`` lives in a
 temporary directory.  Nothing of it is left once this process has ended,
-however it ended: see :mod:`etcd_grpc.devcluster.children`.
+however it ended: see :mod:`etcd_grpc.processes.children`.
 """
 
 from __future__ import annotations

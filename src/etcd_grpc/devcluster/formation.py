@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from etcd_grpc.devcluster import gateway, ports
 from etcd_grpc.devcluster.admin import Admin
 from etcd_grpc.devcluster.binary import supports_flag
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.devcluster.door import Access
 from etcd_grpc.devcluster.member import Node, Settings
 from etcd_grpc.devcluster.membership import (
@@ -31,6 +30,7 @@ from etcd_grpc.devcluster.membership import (
 from etcd_grpc.devcluster.network import PeerNetwork
 from etcd_grpc.devcluster.store import SavedCluster, SavedMember, Store
 from etcd_grpc.errors import ConfigurationError, EtcdUnavailableError
+from etcd_grpc.processes.children import Children
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

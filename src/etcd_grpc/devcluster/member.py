@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from etcd_grpc.devcluster.children import Children
     from etcd_grpc.devcluster.tls import TlsFiles
+    from etcd_grpc.processes.children import Children
 
 __all__ = ["Member", "Node", "Settings"]
 

@@ -14,9 +14,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.beside import in_thread
+from etcd_grpc.processes.children import Children
 
 __all__ = ["Program", "find_program"]
 

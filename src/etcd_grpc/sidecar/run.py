@@ -13,8 +13,8 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etcd_grpc.devcluster.children import Children
 from etcd_grpc.errors import ConfigurationError, EtcdGrpcError
+from etcd_grpc.processes.children import Children
 from etcd_grpc.registration import Plan
 from etcd_grpc.sidecar import life
 from etcd_grpc.sidecar.checks import GrpcCheck, TcpCheck, listens

@@ -1,6 +1,6 @@
 """A program of yours as a process that a test may break: your server, most of the time.
 
-It ends no later than the test process, even if that is killed (``devcluster/children.py``).  Signals
+It ends no later than the test process, even if that is killed (``processes/children.py``).  Signals
 go to everything that the program has started, except for SIGTERM, which is its own affair.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from etcd_grpc.devcluster.children import Children
+from etcd_grpc.processes.children import Children
 from etcd_grpc.testing.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
-from etcd_grpc.devcluster import _janitor
+from etcd_grpc.processes import _janitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
