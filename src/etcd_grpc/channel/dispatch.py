@@ -13,7 +13,6 @@ a call that does not wait for ready fails once the set is in TRANSIENT_FAILURE, 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import threading
@@ -36,12 +35,11 @@ from etcd_grpc.channel.retry import Attempts, Throttle
 from etcd_grpc.channel.security import Security
 from etcd_grpc.channel.spec import ChannelSpec, Effective
 from etcd_grpc.channel.subchannel import Connector, Subchannel
+from etcd_grpc.channel.waiter import Waiter, hand
 from etcd_grpc.model import Snapshot
 from etcd_grpc.posting import post
 
-__all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher", "Waiter"]
-
-_log = logging.getLogger("etcd_grpc.channel")
+__all__ = ["RESOLVE_TIMEOUT_S", "Dispatcher"]
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
@@ -49,20 +47,6 @@ C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 RESOLVE_TIMEOUT_S = 20.0
 
 _CLOSED = "Channel closed!"  # as a plain channel says
-
-
-class Waiter(Protocol[C]):
-    """A call that waits.  On the dispatcher's loop, one of its two methods is called, once."""
-
-    wait_for_ready: bool
-    deadline: float | None  # on time.monotonic's clock
-    metadata: Any  # of the call
-
-    def go(self, subchannel: Subchannel[C]) -> None:
-        """Here is a connected subchannel."""
-
-    def fail(self, code: grpc.StatusCode, why: str) -> None:
-        """There is none, and none in sight."""
 
 
 class Configured(Protocol):
@@ -386,7 +370,7 @@ class Dispatcher(Generic[C]):
         subchannel = self.pick((), waiter.metadata)
         failing = self.state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         if subchannel is not None:
-            _hand(subchannel, waiter)
+            hand(subchannel, waiter)
         elif running.resolved and failing and not waiter.wait_for_ready and not running.asks_why:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
         else:
@@ -402,15 +386,6 @@ class Dispatcher(Generic[C]):
             waiter.fail(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         else:
             waiter.fail(grpc.StatusCode.UNAVAILABLE, running.why_none())
-
-
-def _hand(subchannel: Subchannel[C], waiter: Waiter[C]) -> None:
-    """Let a call go; one with wrong arguments is not to keep those behind it waiting."""
-    try:
-        waiter.go(subchannel)
-    except Exception as error:  # noqa: BLE001 - whatever its arguments cause
-        _log.exception("a call that waited for an endpoint cannot be made")
-        waiter.fail(grpc.StatusCode.INTERNAL, f"the call cannot be made: {error}")
 
 
 _dispatchers: weakref.WeakSet[Dispatcher[Any]] = weakref.WeakSet()

@@ -24,11 +24,13 @@ from etcd_grpc.balancer.load import Stats
 from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.backlog import Backlog
 from etcd_grpc.channel.identity_check import IdentityCheck
+from etcd_grpc.channel.leaving import Leaving
+from etcd_grpc.channel.members import Members, takes_calls
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.ticker import Ticker
 from etcd_grpc.channel.ways import Way, Ways
-from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
+from etcd_grpc.model import Change, Endpoint, Put
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["SubchannelSet"]
@@ -50,8 +52,6 @@ _LARGE_INTERVAL_S = 0.1
 _FIRST_PICKER_S = 0.02
 _CONNECTING_AT_ONCE = 100
 _UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-# How long a thread that has picked a subchannel may take until its call is counted there.
-_CLOSE_AFTER_S = 1.0
 
 
 class SubchannelSet(Generic[C]):
@@ -84,11 +84,11 @@ class SubchannelSet(Generic[C]):
         self._on_change = on_change
         self._subchannels: dict[str, Subchannel[C]] = {}
         self._backlog = Backlog(loop, self._connect, self._has_room, self._poll_if_idle)
-        self._leaving: list[Subchannel[C]] = []
+        self._leaving: Leaving[C] = Leaving(loop, connector)
         self._unready: dict[str, Subchannel[C]] = {}
         self._ways = ways
         self._identity: IdentityCheck[C] = IdentityCheck(loop, connector, self._judged)
-        self._rivals: Rivals[C] = Rivals(ways, self._connect_beside, self._close, rng)
+        self._rivals: Rivals[C] = Rivals(ways, self._connect_beside, self._leaving.end, rng)
         self._undecided = False  # whether the last poll has left rivals that are
         self._poll_s = _POLL_FIRST_S
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -97,7 +97,7 @@ class SubchannelSet(Generic[C]):
         self._published_at = -_LARGE_INTERVAL_S
         self._first_until: float | None = None  # set by the first endpoints
         self._first_timer: asyncio.TimerHandle | None = None
-        self._known: dict[str, Endpoint] = {}  # all endpoints, also those that the policy leaves out
+        self._members = Members()  # also those that the policy leaves out
         self._ticker = Ticker(
             loop,
             self._tick,
@@ -120,7 +120,7 @@ class SubchannelSet(Generic[C]):
     @property
     def left_out(self) -> int:
         """How many endpoints would take calls, and get none by the policy."""
-        takes = sum(_takes_calls(endpoint) for endpoint in list(self._known.values()))
+        takes = len(self._members.eligible())
         return max(0, takes - len(self._subchannels) - len(self._backlog))
 
     def failing(self) -> Iterator[Subchannel[C]]:
@@ -134,11 +134,7 @@ class SubchannelSet(Generic[C]):
 
     def update(self, changes: Sequence[Change]) -> None:
         """Follow changes of the endpoints."""
-        for change in changes:
-            if isinstance(change, Put):
-                self._known[change.key] = change.endpoint
-            else:
-                self._known.pop(change.key, None)
+        self._members.note(changes)
         self._follow(self._selected(changes) if self._balancer.selects else changes)
 
     def follow_policy(self, balancer: Balancer) -> None:
@@ -150,7 +146,7 @@ class SubchannelSet(Generic[C]):
 
     def _follow(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if isinstance(change, Put) and _takes_calls(change.endpoint):
+            if isinstance(change, Put) and takes_calls(change.endpoint):
                 self._put(change.endpoint)
             else:
                 self._remove(change.key)
@@ -180,13 +176,13 @@ class SubchannelSet(Generic[C]):
         self._backlog.close()
         self.picker = None
         self.state = grpc.ChannelConnectivity.SHUTDOWN
-        for subchannel in (*self._subchannels.values(), *self._leaving):
-            self._close(subchannel)
+        for subchannel in self._subchannels.values():
+            self._leaving.end(subchannel)
+        self._leaving.close()
         self._rivals.close()
         self._identity.close()
         self._subchannels.clear()
         self._unready.clear()
-        self._leaving.clear()
 
     # From any thread.
 
@@ -203,14 +199,8 @@ class SubchannelSet(Generic[C]):
     # On the loop, inside.
 
     def _selected(self, changes: Sequence[Change]) -> list[Change]:
-        """What ``changes`` mean for a policy that leaves endpoints out: others may take their place."""
         before = (*self._subchannels, *self._backlog)
-        takes = [endpoint for endpoint in self._known.values() if _takes_calls(endpoint)]
-        chosen = {endpoint.key: endpoint for endpoint in self._balancer.select(takes)}
-        removed: list[Change] = [Remove(key) for key in before if key not in chosen]
-        changed = {change.key for change in changes}.union(chosen.keys() - set(before))
-        put = [Put(e) for key, e in chosen.items() if key in changed]
-        return removed + put
+        return self._members.selected(self._balancer, changes, before)
 
     def _next_tick(self) -> float | None:
         return self._balancer.next_tick()
@@ -247,7 +237,7 @@ class SubchannelSet(Generic[C]):
             self._stats.leave(key)
             self._unready.pop(key, None)
             self._rivals.drop(key)
-            self._let_go(subchannel)
+            self._leaving.let_go(subchannel)
 
     def _connect_beside(self, holder: Subchannel[C], way: Way) -> Subchannel[C]:
         """Another connection to the same endpoint.  Until it wins, it counts nothing."""
@@ -266,24 +256,7 @@ class SubchannelSet(Generic[C]):
             self._ways.worked(winner.way)
         else:
             self._unready[key] = winner
-        self._let_go(before)
-
-    def _let_go(self, subchannel: Subchannel[C]) -> None:
-        self._leaving.append(subchannel)
-        self._loop.call_later(_CLOSE_AFTER_S, self._close_when_idle, subchannel)
-
-    def _close_when_idle(self, subchannel: Subchannel[C]) -> None:
-        if subchannel.closed:
-            return
-        if subchannel.in_flight:
-            self._loop.call_later(_CLOSE_AFTER_S, self._close_when_idle, subchannel)
-        else:
-            self._close(subchannel)
-            self._leaving.remove(subchannel)
-
-    def _close(self, subchannel: Subchannel[C]) -> None:
-        subchannel.closed = True
-        self._connector.close(subchannel.channel)
+        self._leaving.let_go(before)
 
     def _reported(self, subchannel: Subchannel[C]) -> None:
         subchannel.reported = False
@@ -427,7 +400,3 @@ class SubchannelSet(Generic[C]):
         if self._backlog or self._rivals.undecided(self._loop.time()):
             return True
         return any(s.state in _UNDECIDED for s in self._unready.values())
-
-
-def _takes_calls(endpoint: Endpoint) -> bool:
-    return endpoint.status is Status.SERVING and endpoint.weight > 0
