@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -25,10 +26,16 @@ def unary_unary(request: bytes, context: grpc.ServicerContext) -> bytes:
     return b"%d %s" % (os.getpid(), PLACE.encode())
 
 
+def say(line: str) -> None:
+    """In one piece: ``print`` writes a line and its end apart, and other threads between them."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
-    print("sleeps", flush=True)
+    say("sleeps")
     time.sleep(float(request))
-    print("slept", flush=True)  # which must not fail, whoever reads it
+    say("slept")  # which must not fail, whoever reads it
     return unary_unary(request, context)
 
 
