@@ -39,7 +39,8 @@ class EtcdConfig:
             that is replaced on disk needs no restart.
         allowed_networks: CIDR networks; an endpoint registered elsewhere is refused.  Empty: any but
             link-local and other addresses that no instance has, and loopback only if etcd is there too.
-        cache_dir: Where to keep the last view of each service, for a start without etcd; None: nowhere.
+        cache_dir: Where to keep the last view of each service, and its service config, for a start
+            without etcd; None: nowhere.
 
     Raises:
         ConfigurationError: An endpoint is malformed, or the parts contradict each other.

@@ -92,10 +92,10 @@ class Resolver:
         self._trouble = ""  # why etcd cannot be followed
         self._stale_since: float | None = None  # on time.monotonic's clock
         self._hold_timer: asyncio.TimerHandle | None = None
-        self._saver = None
+        self._saver: Saver[Saved] | None = None
         if config.cache_dir is not None:
             cache = CacheFile(config.cache_dir, config.addresses, service)
-            self._saver = Saver(cache, service, self._loop, self._directory.copy, self._preload)
+            self._saver = Saver(cache, service, self._loop, self._view, self._preload)
         self.resolved = False
         self._listed = False  # by etcd, not only by the cache
 
@@ -153,9 +153,13 @@ class Resolver:
             self._stale_since = now
             emit(events.Stale(self.service, why))
 
-    def _preload(self, saved: Saved, path: str) -> None:
+    def _view(self) -> Saved:
+        """What is saved.  Any thread."""
+        return Saved(tuple(self._directory.copy().values()), time.time())
+
+    def _preload(self, saved: Saved | None, path: str) -> None:
         """The cache has been read; of no interest once etcd has answered."""
-        if self.resolved or self._watch is None:
+        if saved is None or self.resolved or self._watch is None:
             return
         self.resolved = True
         age_s = max(0.0, time.time() - saved.saved_at)

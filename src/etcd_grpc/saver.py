@@ -1,67 +1,81 @@
-"""When the view of a service is saved, and when the saved one is read.
+"""When what etcd says of a service is saved, and when what was saved is read.
 
 Beside the session's loop, on threads that live for one file ("etcd-grpc-cache"): a disk that hangs
-must not cost a lease.  A change is saved a second later, with all that came meanwhile; the saved view
+must not cost a lease.  A change is saved a second later, with all that came meanwhile; what was saved
 is read if etcd has not answered within half a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from etcd_grpc.cache import CacheFile, Saved, UnusableError
+from etcd_grpc.checked_file import UnusableError
 from etcd_grpc.etcd.beside import in_thread
-from etcd_grpc.model import Endpoint
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["Saver"]
+
+T = TypeVar("T")
 
 _LOAD_AFTER_S = 0.5
 _SAVE_AFTER_S = 1.0
 _THREAD = "etcd-grpc-cache"
 
 
-class Saver:
-    """Saves and loads the view of one service.  Used on the session's loop only.
+class _File(Protocol[T]):
+    """Where something is kept; its methods may block, and raise UnusableError."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def save(self, saved: T) -> None: ...
+
+    def load(self) -> T | None: ...
+
+
+class Saver(Generic[T]):
+    """Saves and loads something about one service.  Used on the session's loop only.
 
     Args:
         file: Where it is.
         service: The service's name.
         loop: The session's loop.
-        view: Gives what is to be saved; called on a thread.
-        on_loaded: Takes what was saved, and the file's path.
+        current: Gives what is to be saved; called on a thread.
+        on_loaded: Takes what was saved, or None, and the file's path; called if ``load_soon`` was, and
+            nothing else came before.
     """
 
     def __init__(
         self,
-        file: CacheFile,
+        file: _File[T],
         service: str,
         loop: asyncio.AbstractEventLoop,
-        view: Callable[[], Mapping[str, Endpoint]],
-        on_loaded: Callable[[Saved, str], None],
+        current: Callable[[], T],
+        on_loaded: Callable[[T | None, str], None],
     ) -> None:
         self._file = file
         self._service = service
         self._loop = loop
-        self._view = view
+        self._current = current
         self._on_loaded = on_loaded
         self._timer: asyncio.TimerHandle | None = None
         self._loading: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._complaint = ""  # what went wrong last: told once
 
     def load_soon(self) -> None:
         """Read the file if nobody has called ``save_soon`` or ``close`` in half a second."""
-        self._loading = self._loop.call_later(_LOAD_AFTER_S, self._begin, self._load)
+        self._loading = self._loop.call_later(_LOAD_AFTER_S, self._begin_loading)
 
     def save_soon(self) -> None:
-        """The view has changed."""
+        """There is something new."""
         if self._loading is not None:
             self._loading.cancel()
         if self._timer is None:
-            self._timer = self._loop.call_later(_SAVE_AFTER_S, self._begin, self._save)
+            self._timer = self._loop.call_later(_SAVE_AFTER_S, self._begin_saving)
 
     def close(self) -> None:
         """Save what is not saved yet; nothing is loaded any more."""
@@ -69,30 +83,34 @@ class Saver:
             self._loading.cancel()
         if self._timer is not None:
             self._timer.cancel()
-            self._begin(self._save)
+            self._begin_saving()
 
-    def _begin(self, work: Callable[[], Saved | None]) -> None:
-        if work == self._save:
-            self._timer = None
-        task = self._loop.create_task(self._run(work))
+    def _begin_saving(self) -> None:
+        self._timer = None
+        self._begin(self._run(self._save))
+
+    def _begin_loading(self) -> None:
+        self._begin(self._load())
+
+    def _begin(self, work: Coroutine[None, None, object]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, work: Callable[[], Saved | None]) -> None:
+    async def _load(self) -> None:
+        self._on_loaded(await self._run(self._file.load), str(self._file.path))
+
+    async def _run(self, work: Callable[[], T | None]) -> T | None:
         try:
             # Not a daemon: an interpreter that exits lets the file be finished.
-            saved = await in_thread(work, _THREAD, daemon=False)
+            result = await in_thread(work, _THREAD, daemon=False)
         except UnusableError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 emit(events.SnapshotFailed(self._service, str(self._file.path), str(error)))
-            return
+            return None
         self._complaint = ""
-        if saved is not None:
-            self._on_loaded(saved, str(self._file.path))
-
-    def _load(self) -> Saved | None:
-        return self._file.load()
+        return result
 
     def _save(self) -> None:
-        self._file.save(Saved(tuple(self._view().values()), time.time()))
+        self._file.save(self._current())

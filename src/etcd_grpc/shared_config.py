@@ -5,20 +5,24 @@ service's instances and not among them, where other programs would take it for o
 
 The rule: the last good configuration stays.  What cannot be read is told and changes nothing; a key
 that is deleted hands each channel back to its own configuration.  Who may not read the key is served
-as if there were none, and it is asked for again by and by.
+as if there were none, and it is asked for again by and by.  A service of which etcd has not been heard
+begins with what is in its cache file, if there is one and etcd does not answer at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from etcd_grpc.balancer.service_config import ServiceConfig
+from etcd_grpc.cache import ConfigFile, SavedConfig
 from etcd_grpc.codec.base import MAX_VALUE_BYTES, Entry
 from etcd_grpc.errors import ConfigurationError
 from etcd_grpc.etcd.session import Session
 from etcd_grpc.model import check_service
 from etcd_grpc.posting import post
+from etcd_grpc.saver import Saver
 from etcd_grpc.telemetry import emit, events
 
 __all__ = ["ConfigSubscription", "SharedConfig", "config_key", "parse_stored"]
@@ -101,6 +105,14 @@ class SharedConfig:
         self._answered = False
         self._config: ServiceConfig | None = None
         self._forbidden = False
+        self._listed = False  # by etcd, not only by the cache
+        self._saver: Saver[SavedConfig] | None = None
+        self._loading = False  # whether there may be something in the cache
+        self._reachable = True  # whether nothing has been heard to the contrary
+        config = session.config
+        if config.cache_dir is not None:
+            cache = ConfigFile(config.cache_dir, config.addresses, service)
+            self._saver = Saver(cache, service, session.loop, self._current, self._preload)
 
     def subscribe(self, subscription: ConfigSubscription) -> None:
         """Start with what is known, as soon as it is, then every change."""
@@ -109,6 +121,9 @@ class SharedConfig:
             subscription.offer(self._config)
         if self._watch is None and self._again is None:
             self._follow()
+            if self._saver is not None:
+                self._loading = True
+                self._saver.load_soon()
 
     def unsubscribe(self, subscription: ConfigSubscription) -> bool:
         """Stop; return whether nobody is left, in which case the watch has ended."""
@@ -117,6 +132,8 @@ class SharedConfig:
             self._subscriptions.remove(subscription)
         if not self._subscriptions:
             self._stop()
+            if self._saver is not None:
+                self._saver.close()
         return not self._subscriptions
 
     # As a sink of the watcher.
@@ -139,15 +156,16 @@ class SharedConfig:
                 config = parse_stored(entry.value)
             except ConfigurationError as error:
                 emit(events.ServiceConfigRejected(self._service, entry.revision, str(error)[:500]))
-                self._answer()
+                self._answer_unless_loading()
             else:
                 self._set(config, entry.revision)
 
     def followed(self, yes: bool, why: str) -> None:
         """Whether it can be read; if not, nobody waits for it."""
+        self._reachable = yes
         if yes:
             return
-        self._answer()
+        self._answer_unless_loading()
         if "permission denied" in why:
             self._stop()
             self._again = self._session.loop.call_later(_FORBIDDEN_AGAIN_S, self._follow)
@@ -167,15 +185,41 @@ class SharedConfig:
             self._again.cancel()
             self._again = None
 
-    def _answer(self) -> None:
-        if not self._answered:
+    def _current(self) -> SavedConfig:
+        """What is saved.  Any thread."""
+        config = self._config
+        return SavedConfig(None if config is None else config.text, time.time())
+
+    def _preload(self, saved: SavedConfig | None, path: str) -> None:
+        """The cache has been read; of no interest once etcd has answered."""
+        self._loading = False
+        if self._listed or not self._subscriptions:
+            return
+        if saved is not None and saved.text is not None:
+            try:
+                self._config = parse_stored(saved.text.encode())
+            except ConfigurationError as error:
+                emit(events.SnapshotFailed(self._service, path, str(error)[:500]))
+            else:
+                age_s = max(0.0, time.time() - saved.saved_at)
+                emit(events.ServiceConfigLoaded(self._service, path, age_s))
+        if self._config is not None or not self._reachable:
+            self._answered = True
+            self._tell()
+
+    def _answer_unless_loading(self) -> None:
+        """There is no config that could be used, and nobody is to wait for one."""
+        if not self._answered and not self._loading:
             self._answered = True
             self._tell()
 
     def _set(self, config: ServiceConfig | None, revision: int) -> None:
         self._forbidden = False
-        changed = config != self._config
+        first, changed = not self._listed, config != self._config
+        self._listed, self._loading = True, False
         self._config = config
+        if self._saver is not None and (first or changed):
+            self._saver.save_soon()
         if changed:
             policy = None if config is None else config.own_policy
             named = "" if policy is None else str(policy)

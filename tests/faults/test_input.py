@@ -23,6 +23,7 @@ from tests.support.witnesses import Watcher
 
 import etcd_grpc
 from etcd_grpc.demo.view import ServiceView
+from etcd_grpc.shared_config import config_key
 from etcd_grpc.telemetry import events
 from etcd_grpc.testing import Cluster
 
@@ -173,6 +174,7 @@ def test_rows_41_and_42_cold_start_without_etcd(service, tmp_path, state, told):
         with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config) as channel:
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
         (saved,) = wait_until(lambda: list((tmp_path / "cache").glob("*.json")), "saved")
+        assert not saved.name.endswith(".config.json"), "there is none"
         assert saved.stat().st_mode & 0o777 == 0o600
         if state == "changed":
             saved.write_bytes(saved.read_bytes().replace(b"serving", b"SERVING"))
@@ -198,6 +200,46 @@ def test_rows_41_and_42_cold_start_without_etcd(service, tmp_path, state, told):
                 assert cluster.endpoints[0] in caught.value.details()
     assert len(_of(told, events.SnapshotLoaded)) == (state == "good")
     assert len(_of(told, events.SnapshotFailed)) == (state != "good"), "one warning"
+
+
+@pytest.mark.parametrize("state", ["good", "changed", "gone"])
+def test_rows_41_and_42_the_service_config_of_a_cold_start(service, tmp_path, state, told):
+    """The last good one is obeyed by the first call; what etcd says counts as soon as it answers."""
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(1))
+        raw = stack.enter_context(RawEtcd(cluster.endpoints[0]))
+        config = etcd_grpc.EtcdConfig(cluster.endpoints, cache_dir=tmp_path / "cache")
+        for _ in range(3):
+            stack.enter_context(EchoServer(register=service, etcd=cluster.endpoints[0]))
+        key = config_key(service).decode()
+        raw.put(key, '{"loadBalancingConfig": [{"pick_first": {}}]}')
+        with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config) as channel:
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
+            if state == "gone":
+                raw.delete(key)
+                wait_until(lambda: channel.explain().policy == "round_robin", "no config any more")
+
+        def saved() -> list[Path]:
+            return list((tmp_path / "cache").glob("*.config.json"))
+
+        wait_until(lambda: len(saved()) == (state != "gone"), "saved, if there is one")
+        if state == "changed":
+            (changed,) = saved()
+            changed.write_bytes(changed.read_bytes().replace(b"pick_first", b"pick_worst"))
+        cluster.kill(0)
+        with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config) as channel:
+            call = channel.unary_unary("/echo/UnaryUnary")
+            answers = {call(b"x", timeout=5).split()[0] for _ in range(12)}
+            assert len(answers) == (1 if state == "good" else 3)
+            cluster.restart(0)
+            cluster.wait_healthy()
+            raw.put(key, '{"loadBalancingConfig": [{"random": {}}]}')
+            wait_until(lambda: channel.explain().policy == "random", "etcd is obeyed again", 20)
+            raw.delete(key)
+            wait_until(lambda: channel.explain().policy == "round_robin", "none any more", 20)
+        wait_until(lambda: not saved(), "none is saved")
+    assert len(_of(told, events.ServiceConfigLoaded)) == (state == "good")
+    assert len(_of(told, events.SnapshotFailed)) == (state == "changed")
 
 
 def test_row_42_cold_start_without_etcd_and_without_a_saved_view(service):

@@ -1,4 +1,4 @@
-"""The saved view of a service: what is refused, and what is left when the disk fails."""
+"""What is saved of a service: what is refused, and what is left when the disk fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from etcd_grpc.cache import CacheFile, Saved, UnusableError
+from etcd_grpc.cache import CacheFile, ConfigFile, Saved, SavedConfig
+from etcd_grpc.checked_file import UnusableError
 from etcd_grpc.model import Endpoint, Status
 
 ETCD = ("10.0.0.1:2379",)
@@ -34,6 +35,27 @@ def test_what_was_saved_is_loaded(file: CacheFile) -> None:
     assert loaded is not None
     assert list(loaded.endpoints) == list(VIEW.endpoints)
     assert loaded.saved_at == VIEW.saved_at
+
+
+def test_saved_service_config_stands_beside_the_view(file: CacheFile) -> None:
+    config = ConfigFile(file.path.parent, ETCD, "prod/greeter")
+    assert config.load() is None
+    file.save(VIEW)
+    config.save(SavedConfig('{"x": "中"}', 2.5))
+    assert config.load() == SavedConfig('{"x": "中"}', 2.5)
+    assert file.load() == VIEW
+    config.save(SavedConfig(None, 3.0))
+    config.save(SavedConfig(None, 3.0))
+    assert config.load() is None
+    assert list(file.path.parent.iterdir()) == [file.path]
+
+
+def test_service_config_that_is_none_is_refused(file: CacheFile) -> None:
+    file.save(VIEW)
+    config = ConfigFile(file.path.parent, ETCD, "prod/greeter")
+    file.path.rename(config.path)
+    with pytest.raises(UnusableError, match="malformed"):
+        config.load()
 
 
 def test_nothing_saved_is_nothing(file: CacheFile) -> None:

@@ -105,6 +105,11 @@ class ServiceConfig:
                 self._methods.setdefault((name.service, name.method), settings)
 
     @property
+    def text(self) -> str:
+        """Its JSON."""
+        return self._source.decode()
+
+    @property
     def policy(self) -> PolicyConfig:
         """The balancing policy; ``round_robin`` if none is configured."""
         return self.own_policy or parse_policy("round_robin")

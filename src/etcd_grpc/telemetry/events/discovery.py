@@ -18,6 +18,7 @@ __all__ = [
     "Resolved",
     "ServiceConfigChanged",
     "ServiceConfigForbidden",
+    "ServiceConfigLoaded",
     "ServiceConfigRejected",
     "SnapshotFailed",
     "SnapshotLoaded",
@@ -158,7 +159,7 @@ class SnapshotLoaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFailed(Event):
-    """The view of a service could not be saved or read; only memory has it."""
+    """The view of a service, or its service config, could not be saved or read; only memory has it."""
 
     level = logging.WARNING
     logger = "etcd_grpc.resolver"
@@ -185,6 +186,23 @@ class ServiceConfigChanged(Event):
             return f"{self.service} has no service config in etcd; channels use their own"
         policy = f" with policy {self.policy}" if self.policy else ""
         return f"{self.service} has a service config in etcd{policy}, revision {self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfigLoaded(Event):
+    """etcd does not answer: a service starts with the service config saved ``age_s`` seconds ago."""
+
+    level = logging.WARNING
+    logger = "etcd_grpc.resolver"
+    service: str
+    path: str
+    age_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"etcd does not answer; {self.service} starts with the service config that was saved "
+            f"{self.age_s:.0f} s ago in {self.path}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
