@@ -6,7 +6,7 @@ import asyncio
 
 import grpc
 import pytest
-from tests.support.contract import until
+from tests.support.waiting import until
 
 SHAPES = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 

@@ -8,7 +8,7 @@ import time
 
 import grpc
 import pytest
-from tests.support.contract import until
+from tests.support.waiting import until
 
 CODE = grpc.StatusCode
 

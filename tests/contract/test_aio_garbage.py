@@ -7,7 +7,7 @@ import contextlib
 import gc
 
 import pytest
-from tests.support.contract import until
+from tests.support.waiting import until
 
 
 @contextlib.contextmanager

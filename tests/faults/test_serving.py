@@ -103,14 +103,15 @@ class Leaving:
     def __call__(self, port: int) -> Callable[[], object]:
         """A call of 0.7 s is in flight when it is told to leave."""
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        calling = channel.unary_unary(SLEEP).future(b"0.7", timeout=30, wait_for_ready=True)
+        # As a stream: of a call with one answer, gRPC tells the metadata only with the answer.
+        calling = channel.unary_stream(SLEEP)(b"0.7", timeout=30, wait_for_ready=True)
         calling.initial_metadata()  # until it has begun
         watcher = threading.Thread(target=self._watch, args=(port,), name="leaving")
         watcher.start()
 
         def ended() -> None:
             watcher.join(60)
-            assert calling.result(timeout=30) == b"0.7", "what was in flight is finished"
+            assert list(calling) == [b"0.7"], "what was in flight is finished"
             channel.close()
 
         return ended

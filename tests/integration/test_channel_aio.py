@@ -12,14 +12,9 @@ import pytest
 from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
 from tests.support.threads import no_thread_begins
+from tests.support.waiting import until
 
 import etcd_grpc
-
-
-async def until(condition, what: str, timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -296,8 +291,8 @@ async def test_a_blocked_event_loop_gets_the_latest_set_afterwards(channel, echo
     raw.delete(f"{service}/{echoes[0].address}")
     time.sleep(0.3)  # the point: the loop is blocked while the events arrive
     call = channel.unary_unary("/echo/UnaryUnary")
-    await asyncio.sleep(0.05)
     left = {echo.address for echo in echoes[1:]}
+    await until(lambda: {row.address for row in channel.explain().endpoints} == left, "the latest set")
     assert {who(await call(b"x", timeout=5)) for _ in range(20)} == left
 
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from tests.support.calls import who
 from tests.support.processes import EchoServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 import etcd_grpc
 from etcd_grpc.balancer import with_hash_key
@@ -49,6 +49,14 @@ def warmed(channel: grpc.Channel, count: int):
 
     wait_until(connected, "all connected")
     return call
+
+
+def all_ready(channel: grpc.aio.Channel) -> bool:
+    return {row.state for row in channel.explain().endpoints} == {"READY"}
+
+
+def failures(channel: grpc.aio.Channel) -> int:
+    return sum(row.failures for row in channel.explain().endpoints)
 
 
 def shares(channel: grpc.Channel) -> dict[str, float]:
@@ -108,7 +116,7 @@ async def test_ring_hash_in_asyncio(etcd, service, servers):
     ) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
         await call(b"x", timeout=10)
-        await asyncio.sleep(0.5)
+        await until(lambda: all_ready(channel), "all are connected")
         for user in map(str, range(10)):
             answers = {who(await call(b"x", metadata=(("user", user),), timeout=5)) for _ in range(5)}
             assert len(answers) == 1
@@ -170,9 +178,8 @@ async def test_asyncio_streams_and_calls_report_how_they_ended(etcd, service, se
         with contextlib.suppress(grpc.RpcError):
             async for _ in channel.unary_stream("/echo/Abort")(b"INTERNAL x", timeout=5):
                 pass
-        await asyncio.sleep(0.1)
+        await until(lambda: failures(channel) == 2, "both failures are told")
         explained = channel.explain()
-        assert sum(row.failures for row in explained.endpoints) == 2
         assert sum(row.in_flight for row in explained.endpoints) == 0
         assert all(row.load_ms is not None for row in explained.endpoints if row.picks)
         assert "outlier_detection" in str(explained)

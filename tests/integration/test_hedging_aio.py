@@ -10,19 +10,11 @@ import grpc
 import pytest
 from tests.support.calls import free_port, who
 from tests.support.scripted import ScriptedServer, connected, hedge, in_flight, script
+from tests.support.waiting import until
 
 import etcd_grpc
 
 HANGS = {"sleep_s": 60}
-
-
-async def until(condition, what: str, timeout_s: float = 20.0) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"not within {timeout_s:g} s: {what}") from None
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tests.support.calls import RETRY, who
 from tests.support.scripted import ScriptedServer, connected, in_flight, script
+from tests.support.waiting import until
 
 import etcd_grpc
 
@@ -27,15 +28,6 @@ LONG_BACKOFF = {
         }
     ]
 }
-
-
-async def until(condition, what: str, timeout_s: float = 20.0) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"not within {timeout_s:g} s: {what}") from None
 
 
 @pytest.fixture

@@ -140,11 +140,13 @@ def test_what_lasts_longer_than_the_grace_is_cut_off(etcd, service, raw, serving
 def test_a_thread_that_does_not_end_does_not_hold_up_the_process(etcd, service, raw, serving):
     server = serving(settle_s=0.1, grace_s=1)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
-        sleeping = channel.unary_unary("/echo/Sleep").future(b"60", timeout=60)
-        time.sleep(0.3)
+        # As a stream: of a call with one answer, gRPC tells the metadata only with the answer.
+        sleeping = channel.unary_stream("/echo/Sleep")(b"60", timeout=60)
+        sleeping.initial_metadata()  # until it has begun
         server.terminate()
         assert server.wait(20) == -15
-        assert isinstance(sleeping.exception(), grpc.RpcError)
+        with pytest.raises(grpc.RpcError):
+            next(sleeping)
     assert entries(raw, service) == []
     assert "hold up the end of the process" in server.log()
 

@@ -7,12 +7,10 @@ took very long.  Tests know nothing of it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +20,7 @@ import grpc
 
 import etcd_grpc
 
-__all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "astate", "pairs", "state", "until"]
+__all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "astate", "pairs", "state"]
 
 SERVER = Path(__file__).with_name("contract_server.py")
 # Where calls are looked at, and where channels are.
@@ -141,11 +139,3 @@ async def astate(call: Any) -> tuple[Any, ...]:
     """As ``state``, of an asyncio call."""
     code, details = await call.code(), await call.details()
     return code, details, pairs(await call.initial_metadata()), pairs(await call.trailing_metadata())
-
-
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
-    """Wait for ``condition``, asked on a thread because it may ask a server."""
-    deadline = time.monotonic() + timeout_s
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.01)

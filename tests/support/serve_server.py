@@ -2,8 +2,9 @@
 
     python serve_server.py --service NAME [--aio] [--deaf] [--json '{"settle_s": 1}']
 
-Prints ``ready ADDRESS``.  ``/echo/Sleep`` takes as many seconds as it is told, ``/echo/Block`` blocks
-the whole event loop for them, ``/echo/Stream`` sends a message every 50 ms until it has lasted so long.
+Prints ``ready ADDRESS``.  ``/echo/Sleep`` takes as many seconds as it is told (its initial metadata
+comes at once), ``/echo/Block`` blocks the whole event loop for them, ``/echo/Stream`` sends a message
+every 50 ms until it has lasted so long.
 ``--deaf``: no signal interrupts what the main thread waits for, as if each came too early.
 """
 
@@ -35,6 +36,7 @@ class Echo:
         return _reply(request)
 
     def sleep(self, request: bytes, context: Any) -> bytes:
+        context.send_initial_metadata(())
         time.sleep(float(request))
         return _reply(request)
 
@@ -50,6 +52,7 @@ class AsyncEcho:
         return _reply(request)
 
     async def sleep(self, request: bytes, context: Any) -> bytes:
+        await context.send_initial_metadata(())
         await asyncio.sleep(float(request))
         return _reply(request)
 

@@ -1,10 +1,11 @@
-"""Wait for a condition, with a deadline."""
+"""Wait for a condition, with a deadline, in both worlds."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -21,3 +22,11 @@ def wait_until(
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what} (last: {value!r})")
         time.sleep(poll_s)
+
+
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+    """As ``wait_until``, on an event loop."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.01)

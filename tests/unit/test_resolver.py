@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from tests.support.waiting import until
 
 from etcd_grpc.codec import Entry, NamingCodec
 from etcd_grpc.config import EtcdConfig
@@ -305,27 +306,21 @@ async def cached_resolver(folder: Path) -> Resolver:
     return Resolver(cast("Session", InMemorySession(loop, folder)), "greeter", NamingCodec())
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_view_is_saved_and_a_start_without_etcd_begins_with_it(tmp_path: Path) -> None:
     first = await cached_resolver(tmp_path / "cache")
     subscriber = Subscriber(asyncio.get_running_loop())
     first.subscribe(subscriber.subscription)
     first.replace([entry("a", 1), entry("b", 1)], 1)
     first.unsubscribe(subscriber.subscription)  # what was not saved yet is saved then
-    await until(lambda: list((tmp_path / "cache").glob("*.json")))
+    await until(lambda: list((tmp_path / "cache").glob("*.json")), "saved")
 
     told: list[Event] = []
     second = await cached_resolver(tmp_path / "cache")
     again = Subscriber(asyncio.get_running_loop())
     with listen(told.append):
         second.subscribe(again.subscription)
-        await until(lambda: second.resolved)
-        await until(lambda: again.deliveries)
+        await until(lambda: second.resolved, "resolved")
+        await until(lambda: again.deliveries, "delivered")
     assert again.deliveries == [(Put(endpoint("a", 1)), Put(endpoint("b", 1)))]
     assert not second.connected
     assert second.snapshot().stale_s >= 0
@@ -333,7 +328,7 @@ async def test_view_is_saved_and_a_start_without_etcd_begins_with_it(tmp_path: P
 
     second.replace([entry("b", 1), entry("c", 2)], 2)  # etcd is back, and a is not held
     second.followed(True, "")
-    await until(lambda: len(again.deliveries) == 2)
+    await until(lambda: len(again.deliveries) == 2, "delivered again")
     assert again.deliveries[1] == (Put(endpoint("c", 2)), Remove("greeter/a:50051"))
     assert second.snapshot().stale_s == 0
     second.unsubscribe(again.subscription)
@@ -346,7 +341,7 @@ async def test_answer_of_etcd_is_worth_more_than_what_was_saved(tmp_path: Path) 
     first.subscribe(subscriber.subscription)
     first.replace([entry("a", 1)], 1)
     first.unsubscribe(subscriber.subscription)
-    await until(lambda: list(tmp_path.glob("*.json")))
+    await until(lambda: list(tmp_path.glob("*.json")), "saved")
     second = await cached_resolver(tmp_path)
     late = Subscriber(asyncio.get_running_loop())
     second.subscribe(late.subscription)
