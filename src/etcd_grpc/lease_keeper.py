@@ -73,15 +73,13 @@ class LeaseKeeper:
         return self._machine.expires_at
 
     def start(self) -> None:
-        """Begin; once, until ``close``."""
+        """Begin; once, until ``stop``."""
         self._task = self._session.loop.create_task(self._keep())
 
-    async def close(self) -> None:
-        """Keep it no longer."""
+    def stop(self) -> asyncio.Task[None] | None:
+        """Keep it no longer; returns what is to be cancelled and awaited for that."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return task
 
     def lost(self) -> None:
         """etcd does not know it any more, as was learned while our task sleeps until the next beat."""
@@ -92,7 +90,7 @@ class LeaseKeeper:
             self.start()
 
     async def revoke(self) -> None:
-        """Give it back, after ``close``, and with it all keys under it; in one attempt."""
+        """Give it back, after ``stop``, and with it all keys under it; in one attempt."""
         lease_id = self._machine.lease_id
         self._machine.lost()
         try:

@@ -156,12 +156,10 @@ class Registrar:
 
     async def close(self) -> None:
         """Stop keeping the lease and the keys."""
-        tasks = [*self._contests] if self._keeper is None else [self._keeper, *self._contests]
-        self._keeper = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._lease.close()
+        tasks = [self._keeper, self._lease.stop(), *self._contests]
+        self._keeper = None  # whoever registers while we wait begins anew
+        ending = [task for task in tasks if task is not None and task.cancel()]
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def stands(self, intent: Intent) -> bool:
         """Whether ``intent`` is in etcd, as far as etcd has told us."""
@@ -179,9 +177,9 @@ class Registrar:
             del self._intents[intent.key]
         if not self._intents:
             await self.close()
-            if self._lease.held and revoke:
-                await self._lease.revoke()
+            if self._lease.held and revoke and not self._intents:
                 self._left_over.clear()
+                await self._lease.revoke()
 
     async def _until_placed(self, intent: Intent, timeout_s: float) -> None:
         """Wait, for as long as a contest takes and ``timeout_s`` besides.

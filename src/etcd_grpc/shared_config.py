@@ -108,7 +108,7 @@ class SharedConfig:
         self._listed = False  # by etcd, not only by the cache
         self._saver: Saver[SavedConfig] | None = None
         self._loading = False  # whether there may be something in the cache
-        self._reachable = True  # whether nothing has been heard to the contrary
+        self._overdue = False  # whether an answer waits for that
         config = session.config
         if config.cache_dir is not None:
             cache = ConfigFile(config.cache_dir, config.addresses, service)
@@ -156,16 +156,15 @@ class SharedConfig:
                 config = parse_stored(entry.value)
             except ConfigurationError as error:
                 emit(events.ServiceConfigRejected(self._service, entry.revision, str(error)[:500]))
-                self._answer_unless_loading()
+                self._answer_without_etcd()
             else:
                 self._set(config, entry.revision)
 
     def followed(self, yes: bool, why: str) -> None:
         """Whether it can be read; if not, nobody waits for it."""
-        self._reachable = yes
         if yes:
             return
-        self._answer_unless_loading()
+        self._answer_without_etcd()
         if "permission denied" in why:
             self._stop()
             self._again = self._session.loop.call_later(_FORBIDDEN_AGAIN_S, self._follow)
@@ -203,13 +202,15 @@ class SharedConfig:
             else:
                 age_s = max(0.0, time.time() - saved.saved_at)
                 emit(events.ServiceConfigLoaded(self._service, path, age_s))
-        if self._config is not None or not self._reachable:
+        if self._config is not None or self._overdue:
             self._answered = True
             self._tell()
 
-    def _answer_unless_loading(self) -> None:
-        """There is no config that could be used, and nobody is to wait for one."""
-        if not self._answered and not self._loading:
+    def _answer_without_etcd(self) -> None:
+        """Nothing in etcd can be used, and nobody is to wait for it longer than for the cache."""
+        if self._loading:
+            self._overdue = True
+        elif not self._answered:
             self._answered = True
             self._tell()
 

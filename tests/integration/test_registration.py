@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -123,6 +125,27 @@ def test_withdrawing_one_leaves_the_other(etcd, service, raw):
     with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0):
         etcd_grpc.register(service, port=5001, etcd=etcd, settle_s=0).close()
         assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:5000"]
+
+
+async def test_registering_while_the_last_one_leaves(etcd, service, raw):
+    config = etcd_grpc.EtcdConfig((etcd,))
+
+    async def register(port: int) -> contextlib.AsyncExitStack:
+        stack = contextlib.AsyncExitStack()
+        how = {"ttl_s": 2, "settle_s": 0, "etcd": config}
+        await stack.enter_async_context(etcd_grpc.aio.register(service, port=port, **how))
+        return stack
+
+    with plane.using(config):  # one session, and one lease, for all of them
+        last = await register(5000)
+        for port in range(5001, 5020):
+            _, last = await asyncio.gather(last.aclose(), register(port))
+            assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:{port}"]
+        (kept,) = raw.get(f"{service}/").values()
+        await asyncio.sleep(3)  # the point: longer than the lease without a beat
+        assert [kv.create_revision for kv in raw.get(f"{service}/").values()] == [kept.create_revision]
+        await last.aclose()
+        assert raw.get(f"{service}/") == {}
 
 
 def test_the_lease_is_kept_beyond_its_ttl(etcd, service, raw):

@@ -9,10 +9,11 @@ from collections import Counter
 import grpc
 import pytest
 from tests.support.calls import RETRY, who
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 import etcd_grpc
-from etcd_grpc.shared_config import config_key
+from etcd_grpc import plane
+from etcd_grpc.shared_config import ConfigSubscription, config_key
 from etcd_grpc.telemetry import events
 
 FIRST = {"loadBalancingConfig": [{"pick_first": {}}]}
@@ -102,6 +103,37 @@ def test_nonsense_changes_nothing_and_is_told(etcd, service, echoes, announce, s
         store({"loadBalancingConfig": [{"random": {}}]})
         wait_until(lambda: policy_of(channel) == "random", "a good one again")
         call(b"x", timeout=5)
+
+
+def test_last_good_config_stays_over_a_restart(etcd, service, echoes, announce, store, told, tmp_path):
+    for echo in echoes:
+        announce(echo.address)
+    store(FIRST)
+    config = etcd_grpc.EtcdConfig((etcd,), cache_dir=tmp_path)
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config) as channel:
+        channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+        assert policy_of(channel) == "pick_first"
+    wait_until(lambda: list(tmp_path.glob("*.config.json")), "saved")
+    store("nonsense")
+    with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config) as channel:
+        channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+        wait_until(lambda: policy_of(channel) == "pick_first", "the saved one is used")
+        store({"loadBalancingConfig": [{"random": {}}]})
+        wait_until(lambda: policy_of(channel) == "random", "the next good one is followed")
+    loaded = [event for event in told if isinstance(event, events.ServiceConfigLoaded)]
+    assert [event.service for event in loaded] == [service]
+
+
+async def test_nonsense_and_an_empty_cache_are_an_answer(etcd, service, store, tmp_path):
+    store("nonsense")
+    heard: list[object] = []
+    with plane.using(etcd_grpc.EtcdConfig((etcd,), cache_dir=tmp_path)) as control:
+        subscription = ConfigSubscription(asyncio.get_running_loop(), heard.append)
+        loop = control.session.loop
+        loop.call_soon_threadsafe(control.subscribe_config, service, subscription)
+        await until(lambda: heard, "told that there is none")
+        loop.call_soon_threadsafe(control.unsubscribe_config, service, subscription)
+    assert heard == [None]
 
 
 def test_timeouts_and_retries_reach_methods_that_exist(etcd, service, echoes, announce, store):

@@ -190,7 +190,7 @@ class ServiceConfigChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfigLoaded(Event):
-    """etcd does not answer: a service starts with the service config saved ``age_s`` seconds ago."""
+    """None can be had from etcd: a service starts with the one that was saved ``age_s`` seconds ago."""
 
     level = logging.WARNING
     logger = "etcd_grpc.resolver"
@@ -200,8 +200,8 @@ class ServiceConfigLoaded(Event):
 
     def __str__(self) -> str:
         return (
-            f"etcd does not answer; {self.service} starts with the service config that was saved "
-            f"{self.age_s:.0f} s ago in {self.path}"
+            f"no service config can be had from etcd; {self.service} starts with the one that was "
+            f"saved {self.age_s:.0f} s ago in {self.path}"
         )
 
 
