@@ -122,7 +122,7 @@ class Registrar:
         try:
             await self.change(intent, marked, timeout_s)
         except EtcdError as error:
-            _log.warning("cannot mark %s as %s: %s", intent.instance.address, status, error)
+            _log.warning("not marked as %s: %s", status, error)
             return False
         return True
 
@@ -210,14 +210,15 @@ class Registrar:
             raise self._explain(intent, timeout_s)
 
     def _explain(self, intent: Intent, timeout_s: float) -> EtcdError:
-        """Why an instance is not in etcd, as an error of the right kind."""
+        """Why an instance is not in etcd as wanted, as an error of the right kind."""
         instance, trouble = intent.instance, self._trouble
         if intent.yielded:
             trouble = EtcdError(f"another process has taken the key {intent.key.decode()!r}")
         elif trouble is None:
             members = ", ".join(self._session.transport.members)
             trouble = EtcdUnavailableError(f"no etcd member answered in {timeout_s:g} s ({members})")
-        return type(trouble)(f"cannot register {instance.service} at {instance.address}: {trouble}")
+        what = "change the entry of" if intent.stood else "register"
+        return type(trouble)(f"cannot {what} {instance.service} at {instance.address}: {trouble}")
 
     # The keys.
 

@@ -348,6 +348,8 @@ def test_what_could_not_be_withdrawn_goes_although_others_keep_the_lease(service
             leaving = etcd_grpc.register(service, port=5001, **how)
             back = etcd_grpc.register(service, port=5002, **how)
             cluster.kill(0)
+            with pytest.raises(etcd_grpc.EtcdUnavailableError, match="cannot change the entry of"):
+                leaving.update(weight=2)
             leaving.close()
             back.close()
             with pytest.raises(etcd_grpc.EtcdUnavailableError):
