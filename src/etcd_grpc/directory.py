@@ -18,7 +18,7 @@ from etcd_grpc.address import AddressPolicy
 from etcd_grpc.codec import Codec, Entry
 from etcd_grpc.errors import StoredDataError
 from etcd_grpc.guard import DisappearanceGuard
-from etcd_grpc.model import Change, Endpoint, Put, Remove, Status, Update
+from etcd_grpc.model import Change, Endpoint, Put, Remove, Update
 
 __all__ = ["Directory", "Folded", "Rejected"]
 
@@ -59,6 +59,7 @@ class Directory:
         self._addresses = addresses
         self._endpoints: dict[str, Endpoint] = {}
         self._keys: dict[bytes, str] = {}  # raw key -> key of the endpoint it announces
+        self._taking: set[str] = set()  # the keys of those in etcd that take calls
         self._skipped: dict[bytes, int] = {}  # raw key -> revision already complained about
         self._guard = guard
         self._preloaded: set[str] = set()  # keys of a view that was not etcd's
@@ -94,7 +95,7 @@ class Directory:
         rejected: list[Rejected] = []
         for entry in entries:
             self._fold(entry, now, changes, rejected)
-        kept = self._guard.newly_held(len(self._keys), now)
+        kept = self._guard.newly_held(len(self._taking), now)
         for endpoint in kept:
             self._endpoints[endpoint.key] = endpoint
             changes.append(Put(endpoint))
@@ -141,6 +142,10 @@ class Directory:
         self._skipped.pop(entry.key, None)
         self._keys[entry.key] = endpoint.key
         self._guard.appeared(endpoint.key)
+        if endpoint.takes_calls:
+            self._taking.add(endpoint.key)
+        else:
+            self._taking.discard(endpoint.key)
         if self._endpoints.get(endpoint.key) != endpoint:
             self._endpoints[endpoint.key] = endpoint
             changes.append(Put(endpoint))
@@ -165,8 +170,9 @@ class Directory:
         if key is None:
             return
         endpoint = self._endpoints.pop(key)
-        if endpoint.status is not Status.DRAINING:
-            self._guard.vanished(endpoint, len(self._keys) + 1, now)
+        if endpoint.takes_calls:
+            self._guard.vanished(endpoint, len(self._taking), now)
+            self._taking.discard(key)
         changes.append(Remove(key))
 
 

@@ -3,9 +3,10 @@
 The rule (Eureka's self preservation, turned round): if more than half of a service's endpoints vanish
 within ``WINDOW_S`` without having been withdrawn, and fewer than half as many as there were are left
 or have come, they are kept for ``HOLD_S``.  A channel calls only those of them to which it is
-connected, so keeping a dead one costs nothing, and losing a living one would cost every call.  Whoever
-was marked as draining before its key went has been withdrawn, and is gone at once; and a deployment
-that replaces one instance after the other leaves as many as there were.
+connected, so keeping a dead one costs nothing, and losing a living one would cost every call.  Only
+endpoints that take calls count, on either side.  So whoever was marked as draining before its key went
+has been withdrawn, and is gone at once; one of weight 0 takes nobody's place; and a deployment that
+replaces one instance after the other leaves as many as there were.
 
 The time arrives as an argument, in seconds on one monotonic clock.
 """

@@ -69,6 +69,11 @@ class Endpoint:
     revision: int = 0
     identified: bool = False
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether calls may go there, by what it says of itself."""
+        return self.status is Status.SERVING and self.weight > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:

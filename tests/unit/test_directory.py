@@ -265,6 +265,24 @@ def test_replacing_one_after_the_other_holds_nobody() -> None:
     assert names(made) == ["n27", "n28", "n29"]
 
 
+def test_those_who_take_no_calls_take_nobodys_place() -> None:
+    made = fresh_directory(60.0)
+    made.replace([*(good(name, 1) for name in "abc"), good("idle", 1, 0.0)], 1, 0.0)
+    made.apply([gone("a", 2)], 2, 1.0)
+    made.apply([good("late", 3, 0.0)], 3, 1.0)
+    assert made.apply([gone("b", 4)], 4, 1.0).held == 2
+    made.apply([gone("c", 5)], 5, 1.0)
+    assert made.held == {key(name) for name in "abc"}
+
+
+def test_those_who_take_no_calls_are_not_missed() -> None:
+    made = fresh_directory(60.0)
+    made.replace([good("a", 1), *(good(name, 1, 0.0) for name in ("b", "c", "d"))], 1, 0.0)
+    made.apply([gone("b", 2), gone("c", 2), gone("d", 2)], 2, 1.0)
+    assert made.held == set()
+    assert list(made.endpoints) == [key("a")]
+
+
 def test_few_who_vanish_beside_many_who_are_withdrawn_are_not_kept() -> None:
     made = held_directory(*"abcdefghij")
     made.apply([draining(name, 2) for name in "abcdef"], 2, 1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from etcd_grpc.balancer.balancer import Balancer
-from etcd_grpc.model import Change, Endpoint, Put, Remove, Status
+from etcd_grpc.model import Change, Endpoint, Put, Remove
 
-__all__ = ["Members", "takes_calls"]
+__all__ = ["Members"]
 
 
 class Members:
@@ -26,7 +26,7 @@ class Members:
 
     def eligible(self) -> list[Endpoint]:
         """Those that would take calls.  Any thread."""
-        return [endpoint for endpoint in list(self._known.values()) if takes_calls(endpoint)]
+        return [endpoint for endpoint in list(self._known.values()) if endpoint.takes_calls]
 
     def selected(
         self, balancer: Balancer, changes: Sequence[Change], before: Collection[str]
@@ -40,8 +40,3 @@ class Members:
         removed: list[Change] = [Remove(key) for key in before if key not in chosen]
         changed = {change.key for change in changes}.union(chosen.keys() - set(before))
         return removed + [Put(endpoint) for key, endpoint in chosen.items() if key in changed]
-
-
-def takes_calls(endpoint: Endpoint) -> bool:
-    """Whether calls may go there, by what it says of itself."""
-    return endpoint.status is Status.SERVING and endpoint.weight > 0

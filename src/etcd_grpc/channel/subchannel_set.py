@@ -25,7 +25,7 @@ from etcd_grpc.balancer.stats_table import StatsTable
 from etcd_grpc.channel.backlog import Backlog
 from etcd_grpc.channel.identity_check import IdentityCheck
 from etcd_grpc.channel.leaving import Leaving
-from etcd_grpc.channel.members import Members, takes_calls
+from etcd_grpc.channel.members import Members
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.ticker import Ticker
@@ -146,7 +146,7 @@ class SubchannelSet(Generic[C]):
 
     def _follow(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if isinstance(change, Put) and takes_calls(change.endpoint):
+            if isinstance(change, Put) and change.endpoint.takes_calls:
                 self._put(change.endpoint)
             else:
                 self._remove(change.key)
