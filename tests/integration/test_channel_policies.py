@@ -151,7 +151,10 @@ def test_a_server_that_fails_fast_is_ejected_and_comes_back(etcd, service, serve
             failed["calls"] += 1
             assert failed["calls"] < 200
         (row,) = ejected()
-        assert "5" in row.why
+        # A call is counted a moment after its error is raised, so a sixth may have gone there.
+        failures, _, rest = row.why.partition(" ")
+        assert int(failures) >= 5
+        assert rest == "failures in a row"
         assert json.loads(channel.explain().to_json())["endpoints"]
         # The ejection is decided first, and the picker without it published a moment later.
         wait_until(

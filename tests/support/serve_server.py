@@ -18,17 +18,24 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
 
 import etcd_grpc
 
-NAME = {"address": ""}
+# Its address.  Clients know it a moment earlier than this program: their calls wait.
+ADDRESS: Future[str] = Future()
 
 
 def _reply(request: bytes) -> bytes:
-    return NAME["address"].encode() + b" " + request
+    return ADDRESS.result().encode() + b" " + request
+
+
+async def _async_reply(request: bytes) -> bytes:
+    await asyncio.wrap_future(ADDRESS)
+    return _reply(request)
 
 
 class Echo:
@@ -49,21 +56,21 @@ class Echo:
 
 class AsyncEcho:
     async def echo(self, request: bytes, context: Any) -> bytes:
-        return _reply(request)
+        return await _async_reply(request)
 
     async def sleep(self, request: bytes, context: Any) -> bytes:
         await context.send_initial_metadata(())
         await asyncio.sleep(float(request))
-        return _reply(request)
+        return await _async_reply(request)
 
     async def block(self, request: bytes, context: Any) -> bytes:
         time.sleep(float(request))  # what it is for
-        return _reply(request)
+        return await _async_reply(request)
 
     async def stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         end = time.monotonic() + float(request)
         while time.monotonic() < end:
-            yield _reply(request)
+            yield await _async_reply(request)
             await asyncio.sleep(0.05)
 
 
@@ -79,8 +86,8 @@ def add(server: Any, echo: Any) -> None:
 
 
 def ready(life: Any) -> None:
-    NAME["address"] = life.instances[0].address
-    print("ready", NAME["address"], flush=True)
+    ADDRESS.set_result(life.instances[0].address)
+    print("ready", ADDRESS.result(), flush=True)
 
 
 def ready_and_deaf(life: Any) -> None:
