@@ -35,5 +35,17 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null) || cores=2
 printf '\n== pytest (%s workers)\n' "$cores"
 # pytest's summary must stay the last line, so what failed before it is said before it.
 [ ${#failed[@]} -eq 0 ] || printf 'FAILED before the tests: %s\n' "${failed[@]}"
-pytest -n "$cores" --dist worksteal || exit
-[ ${#failed[@]} -eq 0 ]
+pytest -n "$cores" --dist worksteal
+status=$?
+
+# A machine that is shared may stand still for seconds in the middle of a test.  So a few failures (more
+# are no accident) are asked about once more, by themselves, and named above the last summary: each
+# is a weak test or a rare fault, and wants mending either way.
+last=.pytest_cache/v/cache/lastfailed
+if [ "$status" -eq 1 ] && [ "$(grep -c ': true' "$last")" -le 3 ]; then
+    printf '\n== failed, and asked once more:\n'
+    grep ': true' "$last"
+    pytest --last-failed
+    status=$?
+fi
+[ "$status" -eq 0 ] && [ ${#failed[@]} -eq 0 ]
