@@ -87,7 +87,9 @@ def _where(world: World) -> tuple[str, str | None]:
 def _warm(worlds: dict[str, World]) -> Iterator[dict[str, grpc.Channel]]:
     """Connected channels that all tests of calls share; nobody closes them."""
     with contextlib.ExitStack() as stack:
-        channels = {k: stack.enter_context(worlds[k].channel()) for k in (*CHANNELS, "hedged")}
+        channels = {
+            k: stack.enter_context(worlds[k].channel()) for k in (*CHANNELS, "hedged", "retrying")
+        }
         for channel in channels.values():
             grpc.channel_ready_future(channel).result(timeout=20)
         yield channels

@@ -6,20 +6,20 @@ import json
 import socket
 from typing import Any
 
-RETRY = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.01s",
-                "maxBackoff": "0.1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
+
+def retry_on(*codes: str) -> dict[str, Any]:
+    """A service config that retries every method on these."""
+    policy = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.01s",
+        "maxBackoff": "0.1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": codes,
+    }
+    return {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+
+
+RETRY = retry_on("UNAVAILABLE")
 
 
 def who(reply: bytes) -> str:

@@ -2,7 +2,7 @@
 
 A *world* says how a channel is made: a plain one to the first server, or a balanced one over one server
 or three; ``cold`` ones have never made a call; ``hedged`` ones would send each call once more if it
-took very long.  Tests know nothing of it.
+took very long, ``retrying`` ones if it failed in a way in which none does.  Tests know nothing of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from tests.support.calls import retry_on
 
 import etcd_grpc
 
@@ -24,8 +25,12 @@ __all__ = ["CALLS", "CHANNELS", "ContractServer", "World", "astate", "pairs", "s
 
 SERVER = Path(__file__).with_name("contract_server.py")
 # Where calls are looked at, and where channels are.
-CALLS = ["plain", "plain-cold", "one", "three", "three-cold", "hedged", "hedged-cold"]
+CALLS = [
+    *("plain", "plain-cold", "one", "three", "three-cold"),
+    *("hedged", "hedged-cold", "retrying", "retrying-cold"),
+]
 HEDGED = {"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "60s"}}]}
+RETRYING = retry_on("DATA_LOSS")
 CHANNELS = ["plain", "one", "three"]
 
 
@@ -120,6 +125,8 @@ class World:
     def _configure(self, keywords: dict[str, Any]) -> None:
         if self.kind.startswith("hedged"):
             keywords.setdefault("service_config", HEDGED)
+        elif self.kind.startswith("retrying"):
+            keywords.setdefault("service_config", RETRYING)
 
     def events(self, name: str) -> list[str]:
         """What has happened to the hanging call ``name``, on whichever server."""

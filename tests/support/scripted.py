@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,6 +61,16 @@ class ScriptedServer:
             self.kill()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def two_servers(announce: Callable[[str], object]) -> Iterator[list[ScriptedServer]]:
+    """Two of them, announced."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(ScriptedServer()) for _ in range(2)]
+        for server in made:
+            announce(server.address)
+        yield made
 
 
 def script(acts: dict[str, dict[str, Any]] | None = None) -> tuple[str, bytes]:

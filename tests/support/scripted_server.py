@@ -1,6 +1,7 @@
 """A server in its own process that does what each request tells it to, and remembers what it saw.
 
-A request of ``/script/Unary`` and ``/script/Stream`` is JSON::
+A request of ``/script/Unary`` and ``/script/Stream``, and the first one of ``/script/Gather`` (many
+requests, one response) and ``/script/Talk`` (many of both), is JSON::
 
     {"id": "x", "acts": {"127.0.0.1:4001": {...}, "*": {...}}}
 
@@ -8,18 +9,22 @@ The act under the server's own address counts, else that under ``*``, else it ju
 
     sleep_s   wait that long, or until the call is cancelled
     headers   send the initial metadata first
-    messages  (Stream) how many are sent before what follows; 2 if nothing follows
+    after     (Gather, Talk) how many more requests are read first; all if nothing follows
+    messages  (Stream, Talk) how many are sent before what follows; if nothing follows 2, or one for
+              each request
     die       leave as by kill -9
     code      abort with that status
     pushback  ``grpc-retry-pushback-ms`` in its trailers
 
 ``/script/Log`` with an id returns what this server saw of it, as JSON: ``began``, ``waits`` (where it
-sleeps), ``cancelled``, ``answered``, ``failed``, each with the headers.  Replies: ``<address> <id>``.
+sleeps), ``cancelled``, ``answered``, ``failed``, each with the headers.  Replies: ``<address> <id>``,
+and what was requested.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import signal
@@ -34,7 +39,7 @@ import grpc
 
 
 class Script(grpc.GenericRpcHandler):
-    """The three methods."""
+    """The methods."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -45,6 +50,8 @@ class Script(grpc.GenericRpcHandler):
         return {
             "/script/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "/script/Stream": grpc.unary_stream_rpc_method_handler(self.stream),
+            "/script/Gather": grpc.stream_unary_rpc_method_handler(self.gather),
+            "/script/Talk": grpc.stream_stream_rpc_method_handler(self.talk),
             "/script/Log": grpc.unary_unary_rpc_method_handler(self.log),
         }.get(handler_call_details.method)
 
@@ -63,6 +70,24 @@ class Script(grpc.GenericRpcHandler):
         follows = act.get("code") or act.get("die")
         for number in range(act.get("messages", 0 if follows else 2)):
             yield f"{self.address} {name} {number}".encode()
+        self._wait(name, act, context)
+        self._end(name, act, context)
+
+    def gather(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        name, act = self._begin(next(requests), context)
+        follows = act.get("code") or act.get("die")
+        read = list(itertools.islice(requests, act.get("after", 0 if follows else None)))
+        self._wait(name, act, context)
+        self._end(name, act, context)
+        return f"{self.address} {name} ".encode() + b",".join(read)
+
+    def talk(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        name, act = self._begin(next(requests), context)
+        follows = act.get("code") or act.get("die")
+        for _ in itertools.islice(requests, act.get("after", 0)):
+            pass
+        for request in itertools.islice(requests, act.get("messages", 0 if follows else None)):
+            yield f"{self.address} {name} ".encode() + request
         self._wait(name, act, context)
         self._end(name, act, context)
 

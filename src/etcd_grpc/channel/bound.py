@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import grpc
 
 from etcd_grpc.balancer.service_config import ServiceConfig
 from etcd_grpc.channel.dispatch import Dispatcher
+from etcd_grpc.channel.replay import replayed
 from etcd_grpc.channel.subchannel import Subchannel
 
 __all__ = ["BoundMethod"]
@@ -36,6 +38,7 @@ class BoundMethod(Generic[C]):
         "_config",
         "_dispatcher",
         "_inner",
+        "_replaying",
         "_shape",
     )
 
@@ -48,25 +51,36 @@ class BoundMethod(Generic[C]):
         self._shape = shape
         self._arguments = arguments
         self._inner: dict[Subchannel[C], Any] = {}
+        self._replaying: dict[Subchannel[C], Any] = {}
         dispatcher.adopt(self)
 
     def configure(self, config: ServiceConfig) -> None:
         """The service config is now this one.  Each call reads ``_config`` once, when it begins."""
         self._config = config.method(self._arguments[0])
-        if self._inner:
-            self._inner = {}  # the policy may be another, and want reports or not
+        if self._inner or self._replaying:  # the policy may be another, and want reports or not
+            self._inner, self._replaying = {}, {}
 
     def _bind(self, subchannel: Subchannel[C]) -> Any:
         """The real multi-callable of ``subchannel``.  Any thread."""
-        inner = self._inner.get(subchannel)
-        if inner is None:
-            for known in self._inner.copy():
-                if known.closed:
-                    self._inner.pop(known, None)
-            inner = getattr(subchannel.channel, self._shape)(*self._arguments)
-            if self._dispatcher.wants_reports:
-                inner = self._reporting(self._shape, inner, subchannel)
-            self._inner[subchannel] = inner
+        return self._inner.get(subchannel) or self._make(self._inner, subchannel, self._arguments)
+
+    def _bind_replaying(self, subchannel: Subchannel[C]) -> Any:
+        """The same for requests that a ``ReplayBuffer`` hands out."""
+        method, serializer, *others = self._arguments
+        return self._replaying.get(subchannel) or self._make(
+            self._replaying, subchannel, (method, replayed(serializer), *others)
+        )
+
+    def _make(
+        self, made: dict[Subchannel[C], Any], subchannel: Subchannel[C], arguments: Sequence[Any]
+    ) -> Any:
+        for known in made.copy():
+            if known.closed:
+                made.pop(known, None)
+        inner = getattr(subchannel.channel, self._shape)(*arguments)
+        if self._dispatcher.wants_reports:
+            inner = self._reporting(self._shape, inner, subchannel)
+        made[subchannel] = inner
         return inner
 
     def _bind_raw(self, subchannel: Subchannel[C]) -> Any:

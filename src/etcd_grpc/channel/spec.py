@@ -14,6 +14,7 @@ from etcd_grpc.balancer.base import Clock
 from etcd_grpc.balancer.match import Match
 from etcd_grpc.balancer.policies import PolicyArgument, PolicyConfig, parse_policy
 from etcd_grpc.balancer.service_config import ServiceConfig
+from etcd_grpc.channel.replay import DEFAULT_LIMIT
 from etcd_grpc.config import EtcdArgument, EtcdConfig, own_zone
 from etcd_grpc.target import Target, parse_target
 from etcd_grpc.tls.channel import ChannelTls
@@ -24,6 +25,7 @@ Options = Sequence[tuple[str, Any]]
 
 _SERVICE_CONFIG = "grpc.service_config"
 _NOT_SHARED = "grpc.service_config_disable_resolution"  # gRPC's name for it
+_REPLAY_LIMIT = "grpc.per_rpc_retry_buffer_size"  # gRPC's name for it
 _OURS = frozenset({_SERVICE_CONFIG, _NOT_SHARED})
 # Of every real channel, unless the user gives the same option: of two, C-core takes the first.
 _OWN = (
@@ -107,6 +109,12 @@ class ChannelSpec:
             credentials,
             compression,
         )
+
+    @property
+    def replay_limit(self) -> int:
+        """How many bytes of a call's requests are kept for another attempt."""
+        given = (value for name, value in self.options if name == _REPLAY_LIMIT)
+        return next(given, DEFAULT_LIMIT)
 
     def effective(self, found: ServiceConfig | None = None) -> Effective:
         """What applies while etcd holds the service config ``found``.

@@ -10,10 +10,18 @@ from typing import Any
 import grpc
 
 from etcd_grpc.balancer.service_config import HedgingPolicy
-from etcd_grpc.channel.aio.calls import AioSubchannel, StreamStreamCall, StreamUnaryCall, at_once
+from etcd_grpc.channel.aio.calls import (
+    AioSubchannel,
+    Start,
+    StreamStreamCall,
+    StreamUnaryCall,
+    at_once,
+)
 from etcd_grpc.channel.aio.hedged import HedgedCall
 from etcd_grpc.channel.aio.repeated import UnaryStreamCall, UnaryUnaryCall
+from etcd_grpc.channel.aio.replayed import ReplayedStreamStreamCall, ReplayedStreamUnaryCall
 from etcd_grpc.channel.aio.reports import reporting
+from etcd_grpc.channel.aio.requests import Requests
 from etcd_grpc.channel.bound import BoundMethod
 from etcd_grpc.channel.hedging import Hedging
 from etcd_grpc.channel.next_attempt import left_until
@@ -214,11 +222,12 @@ class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable
 
 
 class _RequestStreamMultiCallable(_MultiCallable):
-    """A call that is sent once: a plain call where an endpoint is connected."""
+    """A call that is sent once (a plain one if an endpoint is connected), or as a retry policy says."""
 
     def _call(
         self,
         waiting: Callable[..., Any],
+        replayed: Callable[..., Any],
         requests: Any,
         timeout: float | None,
         metadata: Metadata,
@@ -226,14 +235,47 @@ class _RequestStreamMultiCallable(_MultiCallable):
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
     ) -> Any:
+        retry = self._config.retry
         subchannel, deadline, waits = self._prepare(timeout, wait_for_ready, metadata)
+        if retry is not None:
+            kept = Requests(requests, self._dispatcher.spec.replay_limit)
+            start = self._starting(kept, metadata, credentials, compression)
+            inner = None if subchannel is None else start(subchannel, left_until(deadline), 0)
+            return replayed(
+                kept, self._dispatcher, start, deadline, waits, metadata, subchannel, inner, retry
+            )
 
-        def start(picked: AioSubchannel, left: float | None, _previous: int = 0) -> Any:
+        def start_once(picked: AioSubchannel, left: float | None, _previous: int = 0) -> Any:
             return self._begin_observed(picked, left, 0, requests, metadata, credentials, compression)
 
         if subchannel is not None:
-            return start(subchannel, left_until(deadline))
-        return waiting(self._dispatcher, start, deadline, waits, metadata)
+            return start_once(subchannel, left_until(deadline))
+        return waiting(self._dispatcher, start_once, deadline, waits, metadata)
+
+    def _starting(
+        self,
+        requests: Requests,
+        metadata: Metadata,
+        credentials: grpc.CallCredentials | None,
+        compression: grpc.Compression | None,
+    ) -> Start:
+        """What starts an attempt that sends what was kept, and what follows."""
+
+        def start(picked: AioSubchannel, left: float | None, previous: int) -> Any:
+            attempt = requests.attempt()
+            call = self._bind_replaying(picked)(
+                attempt,
+                timeout=left,
+                metadata=numbered(metadata, previous),
+                credentials=credentials,
+                compression=compression,
+            )
+            picked.began()
+            call.add_done_callback(attempt.end)
+            call.add_done_callback(picked.ended)
+            return call
+
+        return start
 
 
 class StreamUnaryMultiCallable(_RequestStreamMultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
@@ -250,6 +292,7 @@ class StreamUnaryMultiCallable(_RequestStreamMultiCallable, grpc.aio.StreamUnary
     ) -> Any:
         return self._call(
             StreamUnaryCall,
+            ReplayedStreamUnaryCall,
             request_iterator,
             timeout,
             metadata,
@@ -273,6 +316,7 @@ class StreamStreamMultiCallable(_RequestStreamMultiCallable, grpc.aio.StreamStre
     ) -> Any:
         return self._call(
             StreamStreamCall,
+            ReplayedStreamStreamCall,
             request_iterator,
             timeout,
             metadata,

@@ -25,10 +25,10 @@ from etcd_grpc.channel.next_attempt import delay_after
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import SURE_S
 
-__all__ = ["UnaryStreamCall", "UnaryUnaryCall"]
+__all__ = ["RepeatedCall", "ResponseStreamCall", "UnaryStreamCall", "UnaryUnaryCall", "error_of"]
 
 
-class _RepeatedCall(AioCall):
+class RepeatedCall(AioCall):
     """A call whose failed attempt may be followed by another one, at another endpoint.
 
     Args:
@@ -67,7 +67,7 @@ class _RepeatedCall(AioCall):
         self._tell(code)
         if code is grpc.StatusCode.OK or self._shown or inner.cancelled():
             return False
-        return self._again(error or _error_of(inner, code))
+        return self._again(error or error_of(inner, code))
 
     def _tell(self, code: grpc.StatusCode) -> None:
         """Tell the policy and the throttle how an attempt ended."""
@@ -117,7 +117,7 @@ class Sender(Protocol):
         """Start an attempt, with ``timeout`` seconds left and after ``previous`` others."""
 
 
-class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
+class UnaryUnaryCall(RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
     """One request, one response.
 
     Nearly all calls are such calls and end with their first attempt, and with them each step counts: so
@@ -200,8 +200,8 @@ class UnaryUnaryCall(_RepeatedCall, grpc.aio.UnaryUnaryCall):  # type: ignore[ty
                 return response
 
 
-class UnaryStreamCall(_RepeatedCall, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
-    """One request, many responses.
+class ResponseStreamCall(RepeatedCall):
+    """Many responses.
 
     An attempt can end while its first message is on its way to who reads it.  So whether another one
     follows is left to those who read at that moment.
@@ -214,6 +214,10 @@ class UnaryStreamCall(_RepeatedCall, grpc.aio.UnaryStreamCall):  # type: ignore[
     def _ended(self, inner: Any) -> None:
         if not self._being_read():
             super()._ended(inner)
+
+    def _show(self) -> None:
+        """The application sees something of the current attempt: the call is committed."""
+        self._shown = True
 
     def _being_read(self) -> bool:
         return self._readers > 0 and not self._shown
@@ -252,7 +256,7 @@ class UnaryStreamCall(_RepeatedCall, grpc.aio.UnaryStreamCall):  # type: ignore[
             if isinstance(inner, Failed):
                 return metadata
             if not inner.done():
-                self._shown = True
+                self._show()
                 return metadata
             await self._unread()
             if not self._conclude(inner):
@@ -269,7 +273,7 @@ class UnaryStreamCall(_RepeatedCall, grpc.aio.UnaryStreamCall):  # type: ignore[
             self._readers += 1
             try:
                 async for response in inner:
-                    self._shown = True
+                    self._show()
                     yield response
             except grpc.aio.AioRpcError as error:
                 if not self._conclude(inner, error):
@@ -289,13 +293,17 @@ class UnaryStreamCall(_RepeatedCall, grpc.aio.UnaryStreamCall):  # type: ignore[
                 if not self._conclude(inner, error):
                     raise
             else:
-                self._shown = True
+                self._show()
                 return response
             finally:
                 self._leave(inner)
 
 
-def _error_of(inner: Any, code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+class UnaryStreamCall(ResponseStreamCall, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
+    """One request, many responses."""
+
+
+def error_of(inner: Any, code: grpc.StatusCode) -> grpc.aio.AioRpcError:
     """The error of an attempt that has ended."""
     return grpc.aio.AioRpcError(
         code,

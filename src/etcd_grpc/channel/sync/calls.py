@@ -19,6 +19,7 @@ from etcd_grpc.channel.next_attempt import delay_after, left_until
 from etcd_grpc.channel.retry import Attempts
 from etcd_grpc.channel.subchannel import Subchannel
 from etcd_grpc.channel.sync.outcome import OutcomeCall, SyncDispatcher, SyncSubchannel
+from etcd_grpc.channel.sync.requests import Requests
 
 __all__ = ["PendingCall", "Start", "pause", "track", "wait_for_endpoint"]
 
@@ -97,8 +98,9 @@ class PendingCall(OutcomeCall):
         start: Starts an attempt.
         deadline: On time.monotonic's clock.
         wait_for_ready: As the caller of the RPC asked.
-        attempts: None if the call must not be sent twice (its requests are a stream).
+        attempts: None if the call must not be sent twice.
         metadata: Of the call, for policies that look at it.
+        requests: What is sent, if that is a stream which may be sent twice.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class PendingCall(OutcomeCall):
         wait_for_ready: bool,
         attempts: Attempts | None,
         metadata: Any = None,
+        requests: Requests | None = None,
     ) -> None:
         super().__init__(dispatcher, deadline)
+        self._requests = requests
         self.metadata = metadata
         self.wait_for_ready = wait_for_ready
         self._start = start
@@ -206,7 +210,7 @@ class PendingCall(OutcomeCall):
         succeeded = inner.code() is grpc.StatusCode.OK
         if succeeded and self._dispatcher.throttle is not None:
             self._dispatcher.throttle.succeeded()
-        return succeeded
+        return succeeded or not (self._requests is None or self._requests.replayable)
 
     def _once_more(self) -> None:
         with self._condition:

@@ -16,6 +16,7 @@ from etcd_grpc.channel.retry import numbered
 from etcd_grpc.channel.sync.calls import PendingCall, track, wait_for_endpoint
 from etcd_grpc.channel.sync.outcome import SyncSubchannel
 from etcd_grpc.channel.sync.reports import reporting
+from etcd_grpc.channel.sync.requests import Requests
 from etcd_grpc.channel.sync.streams import ResponseStream
 
 __all__ = [
@@ -83,10 +84,7 @@ class MultiCallable(BoundMethod[grpc.Channel]):
         waits: bool | None,
         metadata: Metadata,
     ) -> Any:
-        """Start a call that is sent once: on a connected endpoint at once, else when there is one.
-
-        Its requests are a stream, of which part may have been consumed.
-        """
+        """Start a call that is sent once: on a connected endpoint at once, else when there is one."""
         subchannel = self._ready(metadata)
         deadline, wait_for_ready = self._defaults(timeout, waits)
         if subchannel is not None:
@@ -107,6 +105,44 @@ class MultiCallable(BoundMethod[grpc.Channel]):
             attempts=None,
             metadata=metadata,
         ).begin()
+
+    def _replay(
+        self,
+        kind: type[PendingCall],
+        begin: Callable[[Any, Iterator[Any], float | None, Metadata], Any],
+        requests: Iterator[Any],
+        timeout: float | None,
+        waits: bool | None,
+        metadata: Metadata,
+    ) -> PendingCall:
+        """Start a call whose requests are kept, so that it may be sent again.
+
+        Args:
+            kind: Of call.
+            begin: Begins one attempt; gets the inner multi-callable, its requests, what is left of the
+                timeout, headers.
+            requests, timeout, waits, metadata: As the caller of the RPC said.
+        """
+        kept = Requests(requests, self._dispatcher.spec.replay_limit)
+
+        def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
+            attempt = kept.attempt()
+            inner = begin(self._bind_replaying(picked), attempt, left, numbered(metadata, previous))
+            if not inner.add_callback(attempt.end):
+                attempt.end()
+            return inner
+
+        subchannel = self._ready(metadata)
+        deadline, wait_for_ready = self._defaults(timeout, waits)
+        return kind(
+            self._dispatcher,
+            start,
+            deadline=deadline,
+            wait_for_ready=wait_for_ready,
+            attempts=self._dispatcher.attempts(self._config.retry),
+            metadata=metadata,
+            requests=kept,
+        ).begin(subchannel)
 
 
 def _keep(_method: object) -> None:
@@ -148,7 +184,7 @@ class UnaryStreamMultiCallable(MultiCallable, grpc.UnaryStreamMultiCallable):  #
 
 
 class StreamUnaryMultiCallable(MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    """Many requests, one response."""
+    """Many requests, one response; sent again only by a retry policy."""
 
     __slots__ = ()
 
@@ -175,6 +211,17 @@ class StreamUnaryMultiCallable(MultiCallable, grpc.StreamUnaryMultiCallable):  #
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> tuple[Any, grpc.Call]:
+        if self._config.retry is not None:
+            call = self.future(
+                request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+            )
+            try:
+                response = call.result()
+            except BaseException:  # such as KeyboardInterrupt
+                call.cancel()
+                raise
+            call.deadline = None  # as a plain channel's, it has none any more
+            return response, call
         deadline, waits = self._defaults(timeout, wait_for_ready)
         subchannel = self._ready(metadata) or wait_for_endpoint(
             self._dispatcher, deadline, waits, metadata
@@ -201,6 +248,17 @@ class StreamUnaryMultiCallable(MultiCallable, grpc.StreamUnaryMultiCallable):  #
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
+        if self._config.retry is not None:
+            return self._replay(
+                PendingCall,
+                lambda inner, requests, *how: inner.future(
+                    requests, *how, credentials, None, compression
+                ),
+                request_iterator,
+                timeout,
+                wait_for_ready,
+                metadata,
+            )
         return self._stream(
             lambda subchannel, left: self._bind(subchannel).future(
                 request_iterator, left, metadata, credentials, None, compression
@@ -212,7 +270,7 @@ class StreamUnaryMultiCallable(MultiCallable, grpc.StreamUnaryMultiCallable):  #
 
 
 class StreamStreamMultiCallable(MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    """Many requests, many responses."""
+    """Many requests, many responses; sent again only by a retry policy."""
 
     __slots__ = ()
 
@@ -225,6 +283,15 @@ class StreamStreamMultiCallable(MultiCallable, grpc.StreamStreamMultiCallable): 
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
+        if self._config.retry is not None:
+            return self._replay(
+                ResponseStream,
+                lambda inner, requests, *how: inner(requests, *how, credentials, None, compression),
+                request_iterator,
+                timeout,
+                wait_for_ready,
+                metadata,
+            )
         return self._stream(
             lambda subchannel, left: self._bind(subchannel)(
                 request_iterator, left, metadata, credentials, None, compression

@@ -1,4 +1,4 @@
-"""The synchronous call with one request and many responses, which can be sent again.
+"""The synchronous calls with many responses that can be sent again.
 
 No second attempt follows one of which the application has seen something: a response message, or the
 initial metadata (gRFC A6: the call is committed then).  An attempt can end while its first message is
@@ -17,7 +17,7 @@ __all__ = ["ResponseStream"]
 
 
 class ResponseStream(PendingCall):
-    """What ``unary_stream`` returns."""
+    """What ``unary_stream`` returns, and ``stream_stream`` if there is a retry policy."""
 
     # Guarded by the condition of PendingCall.
     _readers = 0
@@ -36,7 +36,7 @@ class ResponseStream(PendingCall):
             inner, number = self._enter()
             try:
                 response = next(inner)
-                self._shown = True
+                self._show()
             except grpc.RpcError as error:
                 failure = error
             else:
@@ -55,9 +55,15 @@ class ResponseStream(PendingCall):
             with self._condition:
                 number = self._number if self._inner is final else 0
                 if self._concluded < number and not final.done():
-                    self._shown = True
+                    self._show()
             if self._shown or (number and self._is_last(number)):
                 return metadata
+
+    def _show(self) -> None:
+        """The application sees something of the current attempt: the call is committed."""
+        self._shown = True
+        if self._requests is not None:
+            self._requests.commit()
 
     def _enter(self) -> tuple[Any, int]:
         """Wait for an attempt and read it; returns it and its number.
