@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import socket
 from typing import Any
+
+from etcd_grpc.devcluster.ports import LOOPBACK, reserve_free
 
 
 def retry_on(*codes: str) -> dict[str, Any]:
@@ -28,10 +31,20 @@ def who(reply: bytes) -> str:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listens, and nobody will by chance while this process lives.
+
+    It stays bound, as in ``devcluster.ports``: whoever is given it may listen beside us, alone or with
+    others that share it.
+    """
+    reservation = reserve_free(1)
+    (port,) = reservation.ports
+    held = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        held.setsockopt(socket.SOL_SOCKET, option, 1)
+    held.bind((LOOPBACK, port))
+    atexit.register(held.close)
+    reservation.release()
+    return port
 
 
 def statuses(raw: Any, service: str) -> list[str]:
