@@ -121,6 +121,12 @@ def events(_called: World) -> Callable[[str], list[str]]:
 
 
 @pytest.fixture
+def release(_called: World) -> Callable[[str], None]:
+    """Lets a held call end, on the servers behind ``channel``."""
+    return _called.release
+
+
+@pytest.fixture
 def channel(_called: World, _warm: dict[str, grpc.Channel]) -> Iterator[grpc.Channel]:
     """A synchronous channel, for tests of calls."""
     if _called.cold:
@@ -141,7 +147,7 @@ async def achannel(_called: World, _warm: dict[str, grpc.Channel]) -> AsyncItera
 
 @pytest.fixture
 def name() -> str:
-    """A name for a hanging call that no other test uses."""
+    """A name for a hanging or held call that no other test uses."""
     return f"call-{next(_numbers)}"
 
 

@@ -22,21 +22,23 @@ def hang(channel, way, name):
     return channel.stream_stream("/contract/HangEchoAll")(iter([request]), timeout=30)
 
 
-def test_callbacks_come_once_in_order_with_the_call(channel):
+def test_callbacks_come_once_in_order_with_the_call(channel, release, name):
     told: list[object] = []
-    call = channel.unary_unary("/contract/Sleep").future(b"0.2", timeout=10)
+    call = channel.unary_unary("/contract/Hold").future(name.encode(), timeout=30)
     call.add_done_callback(lambda done: told.append(("first", done)))
     assert call.add_callback(lambda: told.append("second"))
     call.add_done_callback(lambda done: told.append(("third", done)))
-    assert call.result() == b"slept"
+    release(name)
+    assert call.result() == b"released"
     wait_until(lambda: len(told) == 3, "all callbacks")
     assert told == [("first", call), "second", ("third", call)]
 
 
-def test_a_callback_comes_on_a_thread_of_grpcs(channel):
+def test_a_callback_comes_on_a_thread_of_grpcs(channel, release, name):
     on: list[threading.Thread] = []
-    call = channel.unary_unary("/contract/Sleep").future(b"0.2", timeout=10)
+    call = channel.unary_unary("/contract/Hold").future(name.encode(), timeout=30)
     call.add_done_callback(lambda _: on.append(threading.current_thread()))
+    release(name)
     call.result()
     wait_until(lambda: on, "the callback")
     assert on[0] is not threading.current_thread()
@@ -66,31 +68,33 @@ def test_a_done_callback_added_after_the_end_may_raise(channel):
         call.add_done_callback(broken)
 
 
-def test_a_callback_that_raises_spoils_nothing(channel, caplog):
+def test_a_callback_that_raises_spoils_nothing(channel, release, name, caplog):
     told = threading.Event()
-    call = channel.unary_unary("/contract/Sleep").future(b"0.2", timeout=10)
+    call = channel.unary_unary("/contract/Hold").future(name.encode(), timeout=30)
 
     def broken(_):
         raise LookupError("mine")
 
     call.add_done_callback(broken)
     call.add_done_callback(lambda _: told.set())
-    assert call.result() == b"slept"
+    release(name)
+    assert call.result() == b"released"
     assert told.wait(10)
     assert "mine" in caplog.text
     assert channel.unary_unary("/contract/Echo")(b"x", timeout=10) == b"x"
 
 
-def test_a_call_may_be_asked_everything_in_its_callback(channel):
+def test_a_call_may_be_asked_everything_in_its_callback(channel, release, name):
     answers: list[object] = []
 
     def told(call):
         answers.extend([call.result(), call.code(), call.done(), call.exception()])
 
-    call = channel.unary_unary("/contract/Sleep").future(b"0.2", timeout=10)
+    call = channel.unary_unary("/contract/Hold").future(name.encode(), timeout=30)
     call.add_done_callback(told)
+    release(name)
     wait_until(lambda: answers, "the callback")
-    assert answers == [b"slept", grpc.StatusCode.OK, True, None]
+    assert answers == [b"released", grpc.StatusCode.OK, True, None]
 
 
 @pytest.mark.parametrize("way", STREAMS)

@@ -57,6 +57,10 @@ class ContractServer:
         events: list[str] = json.loads(ask(name.encode(), timeout=10))
         return events
 
+    def release(self, name: str) -> None:
+        """Let the held call ``name`` go."""
+        self._channel.unary_unary("/contract/Release")(name.encode(), timeout=10)
+
     def __enter__(self) -> Self:
         return self
 
@@ -131,6 +135,11 @@ class World:
     def events(self, name: str) -> list[str]:
         """What has happened to the hanging call ``name``, on whichever server."""
         return [event for server in self.servers for event in server.events(name)]
+
+    def release(self, name: str) -> None:
+        """Let the held call ``name`` go, wherever it is."""
+        for server in self.servers:
+            server.release(name)
 
 
 def state(call: Any) -> tuple[Any, ...]:

@@ -29,7 +29,8 @@ class Contract(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self._events: dict[str, list[str]] = collections.defaultdict(list)
-        self._lock = threading.Lock()  # guards _events
+        self._let_go: dict[bytes, threading.Event] = collections.defaultdict(threading.Event)
+        self._lock = threading.Lock()  # guards _events and _let_go
         uu, us = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         su, ss = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         self._methods: dict[str, Any] = {
@@ -50,6 +51,8 @@ class Contract(grpc.GenericRpcHandler):
             "/contract/SeenStream": us(self.seen_stream),
             "/contract/Sleep": uu(self.sleep),
             "/contract/Events": uu(self.events),
+            "/contract/Hold": uu(self.hold),
+            "/contract/Release": uu(self.release),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -94,6 +97,20 @@ class Contract(grpc.GenericRpcHandler):
         _metadata(context)
         time.sleep(float(request))
         return b"slept"
+
+    def hold(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """Answers once the call of this name is released, which may have been before."""
+        _metadata(context)
+        self._release_of(request).wait(30)
+        return b"released"
+
+    def release(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self._release_of(request).set()
+        return b""
+
+    def _release_of(self, name: bytes) -> threading.Event:
+        with self._lock:
+            return self._let_go[name]
 
     # Failure.
 
