@@ -6,6 +6,7 @@ import contextlib
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ class Tap:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self.sent = 0
+        self._lock = threading.Lock()  # guards sent
         tap = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -23,7 +25,7 @@ class Tap:
                 with socket.create_connection((host, int(port))) as server:
                     back = threading.Thread(target=_copy, args=(server, self.request), daemon=True)
                     back.start()
-                    tap.sent += _copy(self.request, server, tap)
+                    _copy(self.request, server, tap.count)
                     back.join()
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
@@ -31,6 +33,11 @@ class Tap:
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
+
+    def count(self, data: bytes) -> None:
+        """The client has sent this."""
+        with self._lock:
+            self.sent += len(data)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -47,12 +54,13 @@ class Tap:
         self._thread.join()
 
 
-def _copy(source: socket.socket, sink: socket.socket, tap: Tap | None = None) -> int:
+def _copy(
+    source: socket.socket, sink: socket.socket, count: Callable[[bytes], None] | None = None
+) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            if tap is not None:
-                tap.sent += len(data)
+            if count is not None:
+                count(data)
             sink.sendall(data)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
-    return 0
