@@ -10,19 +10,20 @@ import pytest
 from tests.support.waiting import until
 
 
-@contextlib.contextmanager
-def dropped(world):
-    """A balanced channel that nobody closed is told of; a plain one is not."""
+@contextlib.asynccontextmanager
+async def dropped(world):
+    """A balanced channel that nobody closed is told of, on whatever thread; a plain one is not."""
     if not world.balanced:
         yield
         return
-    with pytest.warns(ResourceWarning, match="was not closed"):
+    with pytest.warns(ResourceWarning, match="was not closed") as told:
         yield
         gc.collect()
+        await until(lambda: len(told), "the warning")
 
 
 async def test_a_stub_keeps_its_channel_alive(world):
-    with dropped(world):
+    async with dropped(world):
         echo = world.aio_channel().unary_unary("/contract/Echo")
         gc.collect()
         assert await echo(b"x", timeout=10) == b"x"

@@ -8,6 +8,7 @@ import json
 import grpc
 import pytest
 from tests.support.contract_server import INITIAL, TRAILING
+from tests.support.waiting import until
 
 CODE = grpc.StatusCode
 
@@ -270,7 +271,7 @@ async def test_done_callbacks_come_with_the_call_that_the_application_has(world)
         call = channel.unary_unary("/contract/Echo")(b"x", timeout=10)
         call.add_done_callback(told.append)
         await call
-        await asyncio.sleep(0)
+        await until(lambda: told, "the callback")
         assert told == [call]
         call.add_done_callback(told.append)
         assert told == [call, call]
