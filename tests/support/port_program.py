@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def got(number: int, frame: object) -> None:
-        print("got", signal.Signals(number).name, flush=True)
+        say("got", signal.Signals(number).name)
         if number in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT} and not arguments.ignore_term:
             time.sleep(arguments.linger)
             os._exit(arguments.status)
@@ -40,14 +40,14 @@ def main() -> None:
     told = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH"]
     for number in [signal.Signals[name] for name in told] + [signal.SIGRTMIN]:
         signal.signal(number, got)
-    print("started", os.getpid(), flush=True)
+    say("started", os.getpid())
     if arguments.child:
         child = subprocess.Popen(["sleep", "600"])
-        print("child", child.pid, flush=True)
+        say("child", child.pid)
     time.sleep(arguments.delay)
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
     with socket.create_server((arguments.host, arguments.port), family=family) as server:
-        print("listening", flush=True)
+        say("listening")
         threading.Thread(target=echo_input, daemon=True).start()
         server.settimeout(0.1)  # a thread that was stopped may take the signal, and wakes nobody then
         while True:
@@ -55,9 +55,14 @@ def main() -> None:
                 server.accept()[0].close()
 
 
+def say(*words: object) -> None:
+    """In one piece: a handler may run in the middle of a ``print``, and so may the other thread."""
+    os.write(sys.stdout.fileno(), f"{' '.join(map(str, words))}\n".encode())
+
+
 def echo_input() -> None:
     for line in sys.stdin:
-        print("read", line.strip(), flush=True)
+        say("read", line.strip())
 
 
 if __name__ == "__main__":

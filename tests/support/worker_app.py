@@ -53,7 +53,7 @@ def die(request: bytes, context: grpc.ServicerContext) -> bytes:
 
 
 def speak(request: bytes, context: grpc.ServicerContext) -> bytes:
-    print(request.decode(), flush=True)
+    say(request.decode())
     return b""
 
 
