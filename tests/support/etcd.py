@@ -24,6 +24,11 @@ DELETE = Method(
 )
 
 _AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+# What etcd says if an attempt whose answer did not come in time had done it already.
+_DONE = {
+    COMPACT.path: grpc.StatusCode.OUT_OF_RANGE,
+    methods.LEASE_REVOKE.path: grpc.StatusCode.NOT_FOUND,
+}
 
 
 class RawEtcd:
@@ -34,14 +39,18 @@ class RawEtcd:
 
     def call(self, method: Method[Any, Any], request: Any) -> Any:
         rpc_call = self._channel.unary_unary(method.path, method.serialize, method.deserialize)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
+        again = False
         while True:
             try:
                 return rpc_call(request, timeout=2, wait_for_ready=True)
             except grpc.RpcError as error:
+                if again and error.code() is _DONE.get(method.path):
+                    return None
                 # A new leader is being elected, or the old one took a proposal with it.
                 if error.code() not in _AGAIN or time.monotonic() > deadline:
                     raise
+                again = True
                 time.sleep(0.05)
 
     def put(self, key: str, value: str | bytes, lease: int = 0) -> int:
