@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--register", default="")
     parser.add_argument("--id")
-    parser.add_argument("--ttl", type=int, default=5)
+    parser.add_argument("--ttl", type=int, default=15)
     parser.add_argument("--tls", type=Path, help="a folder with tls.crt, tls.key and ca.crt")
     parser.add_argument("--mutual", action="store_true", help="clients need a certificate of ca.crt")
     arguments = parser.parse_args()

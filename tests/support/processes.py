@@ -24,7 +24,7 @@ class EchoServer:
         etcd: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
-        ttl_s: int = 5,
+        ttl_s: int = 15,
         tls: Path | None = None,
         mutual: bool = False,
     ) -> None:
