@@ -39,17 +39,18 @@ def test_a_blocked_loop_is_told_of_while_it_is_blocked_and_when_it_recovers(
     release = threading.Event()
 
     def tell(event: Event, lag_s: float) -> None:
-        told.append(event)
         lags.append(lag_s)
+        told.append(event)  # the last: it is waited for
 
     heartbeat = Heartbeat(control, watched, 0.2, tell, over.is_set)
-    control.call_soon_threadsafe(heartbeat.start)
     watched.call_soon_threadsafe(release.wait, 30)  # blocks it
+    control.call_soon_threadsafe(heartbeat.start)
     wait_until(lambda: told == [Event.LAGGED], "told while it is blocked")
     assert lags[0] > 0.2
     assert heartbeat.lag_s > 0.2
     release.set()
-    wait_until(lambda: told == [Event.LAGGED, Event.RECOVERED], "told of the recovery")
+    # It comes after a calm second, which a busy machine may not have at once; and so it may lag again.
+    wait_until(lambda: told[:2] == [Event.LAGGED, Event.RECOVERED], "told of the recovery", 60)
     over.set()
 
 
