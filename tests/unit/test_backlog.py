@@ -94,8 +94,8 @@ async def test_without_room_the_others_are_connected_when_there_is_or_after_a_mo
     work = Work()
     work.put(*"abcdef")
     work.room = False
-    work.backlog.work()
     began = time.monotonic()
+    work.backlog.work()
     await work.done()
     patient_s = time.monotonic() - began
     assert work.connected == [*"abcdef"]

@@ -47,11 +47,12 @@ async def test_many_calls_share_one_tick() -> None:
 async def test_a_large_set_decides_at_intervals() -> None:
     policy = Policy()
     policy.interval_s = 0.05
+    began = policy.loop.time()
     policy.ticker.soon()
     await policy.after(1)
     policy.ticker.soon()
     await policy.after(2)
-    assert policy.ticks[1] - policy.ticks[0] >= 0.05
+    assert policy.ticks[1] - began >= 0.05
 
 
 async def test_waiting_does_not_postpone_what_was_asked_for() -> None:
