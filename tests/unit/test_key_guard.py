@@ -97,7 +97,7 @@ async def test_who_waits_is_woken() -> None:
     waiting[0].cancel()
     await asyncio.sleep(0)
     wakeup.tell()
-    await asyncio.wait_for(waiting[1], 1)
+    await asyncio.wait_for(waiting[1], 10)
     late = asyncio.ensure_future(wakeup.wait())
     await asyncio.sleep(0)
     assert not late.done()

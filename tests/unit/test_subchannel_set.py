@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 import grpc
+import pytest
 
 from etcd_grpc.balancer.balancer import Balancer
 from etcd_grpc.balancer.policies import parse_policy
@@ -27,7 +28,14 @@ from etcd_grpc.model import Endpoint, Put, Remove
 IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
 FAILURE: int = grpc.ChannelConnectivity.TRANSIENT_FAILURE.value[0]
 CONNECTING: int = grpc.ChannelConnectivity.CONNECTING.value[0]
-SOON_S = 0.8  # the sweep that looks at everything comes after a second
+SOON_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks at everything once a second does not help, and nobody loses patience."""
+    monkeypatch.setattr("etcd_grpc.channel.subchannel_set._SWEEP_S", 3600.0)
+    monkeypatch.setattr("etcd_grpc.channel.rivals._PATIENCE_S", 3600.0)
 
 
 class Connection:

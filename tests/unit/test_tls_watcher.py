@@ -79,8 +79,9 @@ def test_a_swap_of_kubernetes_link_is_seen(
 
 
 def test_files_that_are_overwritten_one_after_another_are_no_fault(
-    folder: Folder, follow: Follow, told: list[etcd_grpc.Event]
+    folder: Folder, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("etcd_grpc.tls.rotation.SETTLE_S", 60.0)  # so slow may this machine be
     watched, seen = follow(folder)
     folder.rotate("127.0.0.1", whole=False)
     wait_until(lambda: seen, "followed")
