@@ -28,11 +28,12 @@ def test_events_come_in_order_until_the_handle_is_closed() -> None:
 
 def test_the_thread_ends_with_the_handle() -> None:
     handle = listen(lambda event: None)
-    names = [thread.name for thread in threading.enumerate()]
-    assert "etcd-grpc-listener" in names
+    thread = handle._thread
+    assert thread.name == "etcd-grpc-listener"
+    assert thread.is_alive()
     handle.close()
     handle.close()
-    assert "etcd-grpc-listener" not in [thread.name for thread in threading.enumerate()]
+    assert not thread.is_alive()
 
 
 def test_a_listener_that_raises_is_logged_and_hears_the_next(caplog: pytest.LogCaptureFixture) -> None:
