@@ -62,7 +62,7 @@ def test_calls_that_wait_are_made_once_the_server_is_there(nowhere):
         stream = channel.unary_stream("/contract/Repeat")(b"x", **ready)
         join = channel.stream_unary("/contract/Join").future(iter([b"x", b"y"]), **ready)
         both = channel.stream_stream("/contract/EchoAll")(iter([b"x"]), **ready)
-        assert time.monotonic() - began < 5  # none of them blocks
+        assert time.monotonic() - began < 20  # none of them blocks
         assert not any(call.done() for call in (future, stream, join, both))
         assert all(call.is_active() for call in (future, stream, join, both))
         with ContractServer("--port", str(port)) as server:
@@ -111,7 +111,7 @@ def test_a_future_never_blocks_where_it_is_made(nowhere):
     with world.channel() as channel:
         began = time.monotonic()
         call = channel.unary_unary("/contract/Echo").future(b"x", timeout=60, wait_for_ready=True)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert 0 < call.time_remaining() <= 60
         assert str(call).endswith(" object>")
         with pytest.raises(grpc.FutureTimeoutError):
