@@ -7,7 +7,8 @@ import json
 import socket
 from typing import Any
 
-from etcd_grpc.devcluster.ports import LOOPBACK, reserve_free
+from etcd_grpc.devcluster.ports import LOOPBACK, reserve, reserve_free
+from etcd_grpc.errors import ConfigurationError
 
 
 def retry_on(*codes: str) -> dict[str, Any]:
@@ -34,10 +35,16 @@ def free_port() -> int:
     """A port on which nobody listens, and nobody will by chance while this process lives.
 
     It stays bound, as in ``devcluster.ports``: whoever is given it may listen beside us, alone or with
-    others that share it.
+    others that share it.  So does the next one, for a program that takes two.
     """
-    reservation = reserve_free(1)
-    (port,) = reservation.ports
+    while True:
+        reservation = reserve_free(1)
+        (port,) = reservation.ports
+        try:
+            atexit.register(reserve([port + 1]).release)
+            break
+        except ConfigurationError:
+            reservation.release()
     held = socket.socket()
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         held.setsockopt(socket.SOL_SOCKET, option, 1)
