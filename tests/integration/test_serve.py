@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.support.calls import free_port, who
+from tests.support.calls import free_port, statuses, who
 from tests.support.serving import ServeServer
 from tests.support.waiting import wait_until
 
@@ -121,6 +122,23 @@ def test_what_is_in_flight_is_finished_and_nothing_else_waited_for(etcd, service
         assert who(sleeping.result()) == server.address
         assert server.wait() == 0
         assert time.monotonic() - began < 30
+
+
+@WORLDS
+def test_what_arrives_while_it_stands_still_is_answered(service, serving, raw, aio):
+    """Its share of the processor is used up, say, just when it has told that it leaves."""
+    server = serving(aio=aio, settle_s=1, grace_s=30)
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary("/echo/UnaryUnary")
+        call(b"x", timeout=10)
+        server.terminate()
+        wait_until(lambda: statuses(raw, service) == ["draining"], "it leaves")
+        server.process.send_signal(signal.SIGSTOP)
+        calls = [call.future(b"x", timeout=30) for _ in range(50)]
+        time.sleep(1.5)  # longer than it gives clients
+        server.process.send_signal(signal.SIGCONT)
+        assert {who(call.result()) for call in calls} == {server.address}
+    assert server.wait() == 0
 
 
 @WORLDS

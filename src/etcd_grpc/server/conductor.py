@@ -32,6 +32,7 @@ _ANNOUNCE_S = 1.0
 # How long the one attempt to withdraw may take when nobody has patience, or etcd did not answer before.
 _HURRY_S = 0.5
 _IDLE_POLL_S = 0.02
+_SETTLE_STEP_S = 0.1
 
 
 class Host(Protocol):
@@ -91,7 +92,7 @@ class Conductor:
             Effect.MARK_NOT_SERVING: lambda: self._spawn(self._mark(Status.NOT_SERVING)),
             Effect.MARK_DRAINING: lambda: self._spawn(self._announce(), Event.ANNOUNCED),
             Effect.COUNT_GRACE: self._count_grace,
-            Effect.AWAIT_SETTLED: lambda: self._later(options.settle_s, Event.SETTLED),
+            Effect.AWAIT_SETTLED: lambda: self._loop.call_soon(self._settle, options.settle_s),
             Effect.AWAIT_IDLE: lambda: self._loop.call_soon(self._await_idle),
             Effect.WITHDRAW: lambda: self._spawn(self._withdraw(), Event.WITHDRAWN),
             Effect.LIMIT_WITHDRAWAL: self._limit_withdrawal,
@@ -174,8 +175,10 @@ class Conductor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _later(self, delay_s: float, event: Event) -> None:
-        self._timers.append(self._loop.call_later(delay_s, self.handle, event))
+    def _after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call it then, unless all has ended."""
+        self._timers[:] = [timer for timer in self._timers if timer.when() > self._loop.time()]
+        self._timers.append(self._loop.call_later(delay_s, callback, *arguments))
 
     def _registrar(self) -> Registrar:
         return self._control.registrar(self._options.ttl_s)
@@ -221,7 +224,7 @@ class Conductor:
     def _count_grace(self) -> None:
         self._left_at = self._loop.time()
         self._deadline = self._left_at + self._options.grace_s
-        self._later(self._options.grace_s, Event.GRACE_OVER)
+        self._after(self._options.grace_s, self.handle, Event.GRACE_OVER)
 
     async def _announce(self) -> None:
         await self._cease_registering()
@@ -229,14 +232,25 @@ class Conductor:
         marks = (registrar.mark(i, Status.DRAINING, _ANNOUNCE_S) for i in tuple(self._intents))
         self._told = all(await asyncio.gather(*marks))
 
+    def _settle(self, left_s: float) -> None:
+        """Give clients the time to move.
+
+        A process that stands still (its share of the processor is used up, its machine is paused) does
+        not see what arrives.  So that time does not count, and what came is begun before it goes on.
+        """
+        if left_s <= 0:
+            self.handle(Event.SETTLED)
+        else:
+            step_s = min(left_s, _SETTLE_STEP_S)
+            self._after(step_s, self._settle, left_s - step_s)
+
     def _await_idle(self) -> None:
         if self.state is not State.FINISHING:
             return
         if self._count() == 0:
             self.handle(Event.IDLE)
         else:
-            self._timers[:] = [timer for timer in self._timers if timer.when() > self._loop.time()]
-            self._timers.append(self._loop.call_later(_IDLE_POLL_S, self._await_idle))
+            self._after(_IDLE_POLL_S, self._await_idle)
 
     async def _withdraw(self) -> None:
         await self._cease_registering()
