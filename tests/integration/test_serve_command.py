@@ -88,7 +88,7 @@ def test_asyncio_is_served_as_such(etcd, service, caller, application, workers):
 
 
 def test_workers_listen_on_ports_in_a_row(etcd, service, caller):
-    port = free_port()
+    port = free_port(in_a_row=2)
     with family(service, etcd, 2, "-p", str(port), "--id", "a") as made:
         assert {address for *_, address in made.served} == {
             f"127.0.0.1:{port}",

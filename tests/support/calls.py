@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import json
-import socket
 from typing import Any
 
-from etcd_grpc.devcluster.ports import LOOPBACK, reserve, reserve_free
+from etcd_grpc.devcluster import ports
 from etcd_grpc.errors import ConfigurationError
 
 
@@ -31,27 +30,15 @@ def who(reply: bytes) -> str:
     return reply.split()[0].decode()
 
 
-def free_port() -> int:
-    """A port on which nobody listens, and nobody will by chance while this process lives.
-
-    It stays bound, as in ``devcluster.ports``: whoever is given it may listen beside us, alone or with
-    others that share it.  So does the next one, for a program that takes two.
-    """
+def free_port(in_a_row: int = 1) -> int:
+    """The first of so many ports on which nobody listens, and which nobody gets by chance."""
     while True:
-        reservation = reserve_free(1)
-        (port,) = reservation.ports
-        try:
-            atexit.register(reserve([port + 1]).release)
-            break
-        except ConfigurationError:
-            reservation.release()
-    held = socket.socket()
-    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-        held.setsockopt(socket.SOL_SOCKET, option, 1)
-    held.bind((LOOPBACK, port))
-    atexit.register(held.close)
-    reservation.release()
-    return port
+        found = ports.reserve_free(1)
+        found.release()
+        (first,) = found.ports
+        with contextlib.suppress(ConfigurationError):
+            ports.reserve(range(first, first + in_a_row)).release()
+            return first
 
 
 def statuses(raw: Any, service: str) -> list[str]:
