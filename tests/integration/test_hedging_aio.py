@@ -51,13 +51,14 @@ async def test_hedge_goes_to_another_server_and_the_slow_one_is_cancelled(etcd, 
     async with opened(etcd, service, hedge(2, "0.1s")) as channel:
         method = channel.unary_unary("/script/Unary")
         hedged = 0
-        for _ in range(3):  # one of them begins at the slow server
+        for _ in range(30):  # until one is seen to begin at the slow server
             name, request = script({slow.address: HANGS})
             assert who(await method(request, timeout=30)) != slow.address
             if slow.saw(name):
                 hedged += 1
                 await until(lambda: "cancelled" in slow.saw(name), "cancelled there")  # noqa: B023
                 assert saw(servers, name) == ["answered", "began", "began", "cancelled", "waits"]
+                break
         assert hedged
         await until(lambda: not in_flight(channel), "nothing in flight")
         assert all(row.failures == 0 for row in channel.explain().endpoints)
@@ -89,9 +90,9 @@ async def test_call_answers_every_question_and_calls_back_once(etcd, service, se
 
 async def test_call_that_nobody_awaits_is_hedged(etcd, service, servers):
     async with opened(etcd, service, hedge(3, "0.05s")) as channel:
-        name, request = script({servers[0].address: {"sleep_s": 2}, "*": HANGS})
+        name, request = script({servers[0].address: {"sleep_s": 4}, "*": HANGS})
         call = channel.unary_unary("/script/Unary")(request, timeout=60)
-        await until(call.done, "done")
+        await until(call.done, "done", 30)
         assert who(await call) == servers[0].address
         assert saw(servers, name).count("began") == 3
 
@@ -106,7 +107,7 @@ async def test_statistics_of_a_loser_say_only_that_it_is_slow(etcd, service, ser
         await until(lambda: not in_flight(channel), "nothing in flight")
         rows = {row.address: row for row in channel.explain().endpoints}
     assert rows[slow.address].picks >= 4
-    assert rows[slow.address].load_ms > 80
+    assert rows[slow.address].load_ms > 50  # the delay, less what fades in seconds
     assert {row.failures for row in rows.values()} == {0}
     assert {row.why for row in rows.values()} == {""}
 
@@ -124,7 +125,7 @@ async def test_failure_that_is_not_fatal_brings_the_next_server_at_once(etcd, se
 async def test_fatal_failure_ends_the_call_and_the_others(etcd, service, servers):
     fails = servers[0].address
     async with opened(etcd, service, hedge(3, "0s")) as channel:
-        name, request = script({fails: {"sleep_s": 2, "code": "FAILED_PRECONDITION"}, "*": HANGS})
+        name, request = script({fails: {"sleep_s": 4, "code": "FAILED_PRECONDITION"}, "*": HANGS})
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/script/Unary")(request, timeout=50)
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -142,9 +143,9 @@ async def test_pushback_stops_hedges(etcd, service, servers):
 
 async def test_deadline_covers_all_attempts(etcd, service, servers):
     name, request = script({"*": HANGS})
-    async with opened(etcd, service, hedge(3, "0.3s")) as channel:
+    async with opened(etcd, service, hedge(3, "0.05s")) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/script/Unary")(request, timeout=1)
+            await channel.unary_unary("/script/Unary")(request, timeout=3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: saw(servers, name).count("cancelled") == 3, "ended everywhere")
 
@@ -169,7 +170,7 @@ async def test_cancelling_a_call_or_its_task_cancels_all_attempts(etcd, service,
 
 async def test_asking_for_the_code_with_a_time_limit_cancels_nothing(etcd, service, servers):
     async with opened(etcd, service, hedge(2, "60s")) as channel:
-        call = channel.unary_unary("/script/Unary")(script({"*": {"sleep_s": 1}})[1])
+        call = channel.unary_unary("/script/Unary")(script({"*": {"sleep_s": 3}})[1])
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call.code(), 0.05)
         assert await call.code() is grpc.StatusCode.OK

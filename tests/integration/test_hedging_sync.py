@@ -69,13 +69,14 @@ def test_hedge_goes_to_another_server_and_the_slow_one_is_cancelled(etcd, servic
     with opened(etcd, service, hedge(2, "0.1s")) as channel:
         method = channel.unary_unary("/script/Unary")
         hedged = 0
-        for _ in range(3):  # one of them begins at the slow server
+        for _ in range(30):  # until one is seen to begin at the slow server
             name, request = script({slow.address: HANGS})
             assert who(call(method, request, timeout=30)) != slow.address
             if slow.saw(name):
                 hedged += 1
                 wait_until(lambda: "cancelled" in slow.saw(name), "cancelled there")  # noqa: B023
                 assert saw(servers, name) == ["answered", "began", "began", "cancelled", "waits"]
+                break
         assert hedged
         wait_until(lambda: not in_flight(channel), "nothing in flight")
         assert all(row.failures == 0 for row in channel.explain().endpoints)
@@ -83,7 +84,7 @@ def test_hedge_goes_to_another_server_and_the_slow_one_is_cancelled(etcd, servic
 
 @WAYS
 def test_without_a_delay_all_are_asked_at_once(etcd, service, servers, call):
-    name, request = script({servers[2].address: {"sleep_s": 1.5}, "*": HANGS})
+    name, request = script({servers[2].address: {"sleep_s": 4}, "*": HANGS})
     with opened(etcd, service, hedge(3, "0s")) as channel:
         assert who(call(channel.unary_unary("/script/Unary"), request)) == servers[2].address
         wait_until(lambda: saw(servers, name).count("cancelled") == 2, "the others are cancelled")
@@ -112,7 +113,7 @@ def test_statistics_of_a_loser_say_only_that_it_is_slow(etcd, service, servers):
         wait_until(lambda: not in_flight(channel), "nothing in flight")
         rows = {row.address: row for row in channel.explain().endpoints}
     assert rows[slow.address].picks >= 4
-    assert rows[slow.address].load_ms > 80
+    assert rows[slow.address].load_ms > 50  # the delay, less what fades in seconds
     assert {row.failures for row in rows.values()} == {0}
     assert {row.why for row in rows.values()} == {""}
 
@@ -134,7 +135,7 @@ def test_failure_that_is_not_fatal_brings_the_next_server_at_once(etcd, service,
 def test_fatal_failure_ends_the_call_and_the_others(etcd, service, servers, call):
     fails = servers[0].address
     with opened(etcd, service, hedge(3, "0s")) as channel:
-        name, request = script({fails: {"sleep_s": 2, "code": "FAILED_PRECONDITION"}, "*": HANGS})
+        name, request = script({fails: {"sleep_s": 4, "code": "FAILED_PRECONDITION"}, "*": HANGS})
         with pytest.raises(grpc.RpcError) as caught:
             call(channel.unary_unary("/script/Unary"), request, timeout=50)
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -187,10 +188,10 @@ def test_throttling_stops_hedges(etcd, service, servers):
 @WAYS
 def test_deadline_covers_all_attempts(etcd, service, servers, call):
     name, request = script({"*": HANGS})
-    with opened(etcd, service, hedge(3, "0.3s")) as channel:
+    with opened(etcd, service, hedge(3, "0.05s")) as channel:
         began = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
-            call(channel.unary_unary("/script/Unary"), request, timeout=1)
+            call(channel.unary_unary("/script/Unary"), request, timeout=3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - began < 20
         wait_until(lambda: saw(servers, name).count("cancelled") == 3, "ended everywhere")
@@ -211,7 +212,7 @@ def test_hedge_without_a_second_endpoint_goes_to_the_first(etcd, service, announ
     with ScriptedServer() as only:
         announce(only.address)
         with opened(etcd, service, hedge(2, "0.05s"), count=1) as channel:
-            name, request = script({"*": {"sleep_s": 1}})
+            name, request = script({"*": {"sleep_s": 4}})
             assert channel.unary_unary("/script/Unary")(request, timeout=30)
             assert only.saw(name).count("began") == 2
 
@@ -257,21 +258,23 @@ def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
         method = channel.unary_unary("/script/Unary")
         name, request = script({"*": HANGS})
         under_way = method.future(request)
-        other, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
+        fails = {"*": {"code": "UNAVAILABLE", "pushback": "60000"}}
+        (second, request), (third, last) = script(fails), script(fails)
         delayed = method.future(request)
         codes: list[grpc.StatusCode] = []
 
         def block() -> None:
             try:
-                method(request)
+                method(last)
             except grpc.RpcError as error:
                 codes.append(error.code())
 
         blocked = threading.Thread(target=block)
         blocked.start()
         wait_until(lambda: saw(servers, name).count("waits") == 2, "under way")
-        wait_until(lambda: saw(servers, other).count("failed") == 2, "the others have failed")
-        wait_until(lambda: in_flight(channel) == 2, "and have ended")
+        for other in (second, third):  # once, or twice where the answer took longer than the delay
+            wait_until(lambda name=other: "failed" in saw(servers, name), "it has failed")
+        wait_until(lambda: in_flight(channel) == 2, "the others have ended")
         channel.close()
         assert under_way.code() is grpc.StatusCode.CANCELLED
         assert delayed.code() is grpc.StatusCode.CANCELLED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 from tests.support.calls import who
+from tests.support.scripted import connected
+from tests.support.waiting import until
 
 import etcd_grpc
 
@@ -30,6 +32,8 @@ async def test_metadata_that_an_interceptor_adds_reaches_the_picker(etcd, servic
     async with etcd_grpc.aio.insecure_channel(
         f"etcd:///{service}", etcd=etcd, policy=policy, interceptors=[tag]
     ) as channel:
+        channel.get_state(try_to_connect=True)
+        await until(connected(channel, 3), "all connected")
         call = channel.unary_unary("/echo/UnaryUnary")
         for key in map(str, range(30)):
             tag.key = key

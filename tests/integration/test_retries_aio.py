@@ -91,7 +91,7 @@ async def test_call_that_nobody_holds_is_sent_again(channel, servers):
 
 
 async def test_call_asked_for_its_code_with_a_time_limit_goes_on(channel, servers):
-    _, request = script({"*": {"sleep_s": 1}})
+    _, request = script({"*": {"sleep_s": 3}})
     call = channel.unary_unary("/script/Unary")(request, timeout=20)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(call.code(), 0.05)
@@ -185,7 +185,7 @@ async def test_stream_is_never_sent_again_after_its_first_message(channel, serve
 
 
 async def test_stream_of_which_the_metadata_was_seen_is_not_sent_again(channel, servers):
-    name, request = script({"*": {"headers": True, "sleep_s": 0.5, "code": "UNAVAILABLE"}})
+    name, request = script({"*": {"headers": True, "sleep_s": 3, "code": "UNAVAILABLE"}})
     call = channel.unary_stream("/script/Stream")(request, timeout=20)
     assert ("sent", "early") in tuple(await call.initial_metadata())
     with pytest.raises(grpc.aio.AioRpcError):

@@ -156,14 +156,14 @@ def test_throttling_stops_retries(etcd, service, servers):
 def test_deadline_covers_all_attempts(etcd, service, servers):
     with opened(etcd, service, LONG_BACKOFF) as channel:
         for call in (
-            lambda method, request: method(request, timeout=1),
-            lambda method, request: method.future(request, timeout=1).result(),
+            lambda method, request: method(request, timeout=30),
+            lambda method, request: method.future(request, timeout=30).result(),
         ):
             began = time.monotonic()
             with pytest.raises(grpc.RpcError) as caught:
                 call(channel.unary_unary("/script/Unary"), script({"*": FAILS})[1])
             # Another attempt would come after the deadline, so the failure is told at once.
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 20
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -273,7 +273,7 @@ def test_many_streams_that_end_with_their_first_message_are_never_sent_again(cha
 
 
 def test_stream_of_which_the_metadata_was_seen_is_not_sent_again(channel, servers):
-    name, request = script({"*": {"headers": True, "sleep_s": 0.5, "code": "UNAVAILABLE"}})
+    name, request = script({"*": {"headers": True, "sleep_s": 3, "code": "UNAVAILABLE"}})
     call = channel.unary_stream("/script/Stream")(request, timeout=20)
     assert ("sent", "early") in tuple(call.initial_metadata())
     with pytest.raises(grpc.RpcError):

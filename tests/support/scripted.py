@@ -80,12 +80,13 @@ def script(acts: dict[str, dict[str, Any]] | None = None) -> tuple[str, bytes]:
 
 
 def connected(channel: Any, count: int) -> Callable[[], bool]:
-    """Whether a balanced channel, which has begun, is connected to so many endpoints."""
+    """Whether a balanced channel, which has begun, is connected to so many endpoints and uses them."""
 
     def all_connected() -> bool:
         told = channel.explain()
         states = [row.state for row in told.endpoints] if told else []
-        return states.count("READY") == count
+        picker = channel._dispatcher._picker  # published a moment after the states
+        return states.count("READY") == count == len(picker or ())
 
     return all_connected
 
