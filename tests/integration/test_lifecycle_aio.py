@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.calls import free_port, statuses
+from tests.support.waiting import until
 
 import etcd_grpc
 from etcd_grpc.server.aio import Lifecycle as AsyncLifecycle
@@ -26,39 +27,41 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @pytest.fixture
 async def aio_built() -> AsyncIterator[Any]:
-    in_flight = InFlight()
+    """A server as a user builds one; its handlers end when they ``may``."""
+    in_flight, may = InFlight(), threading.Event()
     server = grpc.aio.server(
         futures.ThreadPoolExecutor(2), interceptors=[AsyncInFlightInterceptor(in_flight)]
     )
 
-    async def sleep(request: bytes, _context: Any) -> bytes:
-        await asyncio.sleep(float(request))
+    async def wait(request: bytes, _context: Any) -> bytes:
+        await until(may.is_set, "it may end", 100)
         return request
 
     async def numbers(request: bytes, _context: Any) -> AsyncIterator[bytes]:
         for number in range(int(request)):
             yield b"%d" % number
-            await asyncio.sleep(0.02)
+            await until(may.is_set, "it may go on", 100)
 
-    def thread_sleep(request: bytes, _context: Any) -> bytes:
-        time.sleep(float(request))
+    def thread_wait(request: bytes, _context: Any) -> bytes:
+        may.wait(100)
         return request
 
     def thread_numbers(request: bytes, _context: Any) -> Iterator[bytes]:
         for number in range(int(request)):
             yield b"%d" % number
-            time.sleep(0.02)
+            may.wait(100)
 
     handlers = {
-        "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
+        "Wait": grpc.unary_unary_rpc_method_handler(wait),
         "Numbers": grpc.unary_stream_rpc_method_handler(numbers),
-        "ThreadSleep": grpc.unary_unary_rpc_method_handler(thread_sleep),
+        "ThreadWait": grpc.unary_unary_rpc_method_handler(thread_wait),
         "ThreadNumbers": grpc.unary_stream_rpc_method_handler(thread_numbers),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("own", handlers),))
     server.port = server.add_insecure_port("127.0.0.1:0")
-    server.in_flight = in_flight
+    server.in_flight, server.may = in_flight, may
     yield server
+    may.set()
     await server.stop(0)
 
 
@@ -103,8 +106,8 @@ async def test_aio_it_is_registered_inside_of_the_block(etcd, service, raw, aio_
 @pytest.mark.parametrize(
     ("method", "order", "streams"),
     [
-        ("Sleep", b"1", False),
-        ("ThreadSleep", b"1", False),
+        ("Wait", b"x", False),
+        ("ThreadWait", b"x", False),
         ("Numbers", b"50", True),
         ("ThreadNumbers", b"50", True),
     ],
@@ -120,24 +123,22 @@ async def test_aio_drain_finishes_what_is_in_flight(
             port=aio_built.port,
             etcd=etcd,
             settle_s=0,
+            grace_s=60,
             in_flight=aio_built.in_flight,
         ) as life,
         grpc.aio.insecure_channel(f"127.0.0.1:{aio_built.port}") as channel,
     ):
         make = channel.unary_stream if streams else channel.unary_unary
-        call = make(f"/own/{method}")(order, timeout=30)
+        call = make(f"/own/{method}")(order, timeout=60)
         first = [await call.read()] if streams else []
 
-        async def under_way() -> bool:
-            return aio_built.in_flight.count == 1 or method == "ThreadNumbers"  # which is not counted
-
-        await eventually(under_way, "in flight")
+        counted = method != "ThreadNumbers"
+        await until(lambda: aio_built.in_flight.count == counted, "in flight")
         life.drain_soon()
-
-        async def draining() -> bool:
-            return statuses(raw, service) == ["draining"] or method == "ThreadNumbers"
-
-        await eventually(draining, "draining")
+        # What is not counted is finished by the server's own stop, when the key has gone.
+        left = ["draining"] if counted else []
+        await until(lambda: statuses(raw, service) == left, "leaving")
+        aio_built.may.set()
         if streams:
             while (answer := await call.read()) is not grpc.aio.EOF:
                 first.append(answer)
@@ -167,11 +168,7 @@ async def test_aio_a_stream_that_the_client_leaves_is_no_longer_counted(aio_buil
         await call.read()
         assert aio_built.in_flight.count == 1
         call.cancel()
-
-        async def idle() -> bool:
-            return aio_built.in_flight.count == 0
-
-        await eventually(idle, "it is over")
+        await until(lambda: aio_built.in_flight.count == 0, "it is over")
 
 
 def test_aio_a_server_whose_loop_was_closed_is_withdrawn_all_the_same(etcd, service, raw):
