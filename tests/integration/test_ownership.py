@@ -40,26 +40,27 @@ def kinds(told, kind) -> list[etcd_grpc.Event]:
     return [event for event in told if isinstance(event, kind)]
 
 
-def test_a_deleted_key_is_put_again_within_a_second(etcd, service, raw, told):
-    with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0) as registration:
+def test_a_deleted_key_is_put_again_long_before_the_next_beat(etcd, service, raw, told):
+    """Which a TTL of 60 s puts 20 s away."""
+    with etcd_grpc.register(service, port=5000, ttl_s=60, etcd=etcd, settle_s=0) as registration:
         for _ in range(3):
             before = one(raw, service)
             raw.delete(before.key.decode())
-            after = wait_until(lambda: one(raw, service), "back", 1)
+            after = wait_until(lambda: one(raw, service), "back")
             assert after.value == before.value
-        wait_until(lambda: registration.registered, "known to be there")
+            wait_until(lambda: registration.registered, "known to be there")
     assert one(raw, service) is None
     wait_until(lambda: kinds(told, events.Withdrawn), "told")
     assert len(kinds(told, events.KeyLost)) == 3
     assert [event.again for event in kinds(told, events.Registered)] == [False, True, True, True]
 
 
-def test_a_revoked_lease_is_replaced_within_a_second(etcd, service, raw, told):
-    """Long before its next beat, which a TTL of 60 s puts 20 s away."""
+def test_a_revoked_lease_is_replaced_long_before_its_next_beat(etcd, service, raw, told):
+    """Which a TTL of 60 s puts 20 s away."""
     with etcd_grpc.register(service, port=5000, ttl_s=60, etcd=etcd, settle_s=0):
         lease = one(raw, service).lease
         raw.revoke(lease)
-        after = wait_until(lambda: one(raw, service), "back", 1)
+        after = wait_until(lambda: one(raw, service), "back")
         assert after.lease not in (0, lease)
         wait_until(lambda: len(kinds(told, events.Registered)) == 2, "told")
     assert [event.again for event in kinds(told, events.LeaseGranted)] == [False, True]
@@ -71,7 +72,7 @@ def test_an_edit_by_hand_is_undone(etcd, service, raw):
     with etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0):
         before = one(raw, service)
         raw.put(before.key.decode(), json.dumps({"Op": 0, "Addr": "10.0.0.1:1", "Metadata": None}))
-        wait_until(lambda: one(raw, service).value == before.value, "undone", 1)
+        wait_until(lambda: one(raw, service).value == before.value, "undone")
         assert one(raw, service).lease == before.lease
 
 
@@ -87,7 +88,7 @@ def test_a_key_that_another_process_takes_over_is_left_to_it_until_it_is_gone(et
         with pytest.raises(etcd_grpc.EtcdError, match="another process"):
             registration.update(weight=2)
         raw.revoke(lease)
-        wait_until(lambda: registration.registered, "ours again", 2)
+        wait_until(lambda: registration.registered, "ours again")
         assert json.loads(one(raw, service).value)["Metadata"]["weight"] == 2
     assert len(kinds(told, events.RegistrationOvertaken)) == 1
 
@@ -99,7 +100,7 @@ def test_two_live_processes_with_one_id_the_second_is_refused(etcd, service, raw
         before = one(raw, service)
         assert before.key.decode() == f"{service}/a"
         with pytest.raises(etcd_grpc.DuplicateInstanceError, match=r"'a' already.*alive"):
-            etcd_grpc.register(service, port=6000, id="a", ttl_s=5, etcd=other, timeout_s=1)
+            etcd_grpc.register(service, port=6000, id="a", ttl_s=5, etcd=other, timeout_s=20)
         after = one(raw, service)
         assert (after.value, after.lease) == (before.value, before.lease)
     assert one(raw, service) is None
@@ -108,8 +109,7 @@ def test_two_live_processes_with_one_id_the_second_is_refused(etcd, service, raw
 @pytest.mark.parametrize("where", ["the same address", "another address"])
 def test_a_restart_with_its_id_takes_its_own_key_over(etcd, service, raw, where):
     """In one transaction: at every moment there is one entry, the old one or the new."""
-    port = free_port()
-    with EchoServer(register=service, identity="a", etcd=etcd, ttl_s=6, port=port) as first:
+    with EchoServer(register=service, identity="a", etcd=etcd, ttl_s=6) as first:
         first.kill()
     stop = threading.Event()
     seen: list[str] = []
@@ -122,7 +122,7 @@ def test_a_restart_with_its_id_takes_its_own_key_over(etcd, service, raw, where)
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        again = port if where == "the same address" else free_port()
+        again = first.port if where == "the same address" else free_port()
         with etcd_grpc.register(service, port=again, id="a", ttl_s=6, etcd=etcd, settle_s=0):
             assert address_of(one(raw, service)) == f"127.0.0.1:{again}"
     finally:
@@ -151,10 +151,10 @@ def test_what_is_not_required_is_registered_once_etcd_is_there(service):
         with etcd_grpc.register(
             service, port=5000, required=False, timeout_s=0.5, etcd=cluster.endpoints, settle_s=0
         ) as registration:
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 20  # it does not wait for the restart below
             assert not registration.registered
             cluster.restart(0)
-            wait_until(lambda: registration.registered, "registered", 10)
+            wait_until(lambda: registration.registered, "registered", 30)
             assert one(raw, service) is not None
         assert one(raw, service) is None
 

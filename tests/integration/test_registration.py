@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -55,24 +55,18 @@ async def test_the_asyncio_twin_does_the_same(etcd, service, raw):
     assert raw.get(f"{service}/") == {}
 
 
-def test_leaving_marks_the_instance_as_draining_before_the_key_goes(etcd, service, raw):
-    registration = etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0.5)
-    closer = threading.Thread(target=registration.close)
-    closer.start()
-
-    def status() -> str:
-        found = raw.get(f"{service}/").values()
-        return "".join(json.loads(kv.value)["Metadata"]["status"] for kv in found)
-
-    wait_until(lambda: status() == "draining", "draining")
-    closer.join()
-    assert raw.get(f"{service}/") == {}
-
-
-def status_of(raw: RawEtcd, service: str) -> str:
-    """The status of the only entry; "" if there is none."""
-    found = raw.get(f"{service}/").values()
+def status_of(raw: RawEtcd, service: str, revision: int = 0) -> str:
+    """The status of the only entry, now or at ``revision``; "" if there is none."""
+    found = raw.get(f"{service}/", revision).values()
     return "".join(json.loads(kv.value)["Metadata"]["status"] for kv in found)
+
+
+def test_leaving_marks_the_instance_as_draining_before_the_key_goes(etcd, service, raw):
+    registration = etcd_grpc.register(service, port=5000, etcd=etcd, settle_s=0.1)
+    before = raw.revision()
+    registration.close()
+    seen = [status_of(raw, service, revision) for revision in range(before, raw.revision() + 1)]
+    assert [status for status, _ in itertools.groupby(seen)] == ["serving", "draining", ""]
 
 
 def test_what_was_drained_stands_until_it_is_closed_which_then_takes_no_time(etcd, service, raw):
@@ -132,7 +126,7 @@ async def test_registering_while_the_last_one_leaves(etcd, service, raw):
 
     async def register(port: int) -> contextlib.AsyncExitStack:
         stack = contextlib.AsyncExitStack()
-        how = {"ttl_s": 2, "settle_s": 0, "etcd": config}
+        how = {"ttl_s": 5, "settle_s": 0, "etcd": config}
         await stack.enter_async_context(etcd_grpc.aio.register(service, port=port, **how))
         return stack
 
@@ -142,16 +136,16 @@ async def test_registering_while_the_last_one_leaves(etcd, service, raw):
             _, last = await asyncio.gather(last.aclose(), register(port))
             assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:{port}"]
         (kept,) = raw.get(f"{service}/").values()
-        await asyncio.sleep(3)  # the point: longer than the lease without a beat
+        await asyncio.sleep(6)  # the point: longer than the lease without a beat
         assert [kv.create_revision for kv in raw.get(f"{service}/").values()] == [kept.create_revision]
         await last.aclose()
         assert raw.get(f"{service}/") == {}
 
 
 def test_the_lease_is_kept_beyond_its_ttl(etcd, service, raw):
-    with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=etcd, settle_s=0):
+    with etcd_grpc.register(service, port=5000, ttl_s=5, etcd=etcd, settle_s=0):
         (first,) = raw.get(f"{service}/").values()
-        end = time.monotonic() + 5
+        end = time.monotonic() + 8
         while time.monotonic() < end:
             assert len(raw.get(f"{service}/")) == 1
             time.sleep(0.1)
@@ -192,10 +186,10 @@ def test_withdrawing_spares_a_key_that_another_process_has_taken_over(etcd, serv
 
 
 def test_a_killed_process_is_gone_after_its_ttl(etcd, service, raw):
-    with EchoServer(register=service, etcd=etcd, ttl_s=2) as server:
+    with EchoServer(register=service, etcd=etcd, ttl_s=5) as server:
         assert len(raw.get(f"{service}/")) == 1
         server.kill()
-        wait_until(lambda: not raw.get(f"{service}/"), "gone with its lease", 10)
+        wait_until(lambda: not raw.get(f"{service}/"), "gone with its lease", 30)
 
 
 def test_sigterm_withdraws(etcd, service, raw):
@@ -211,7 +205,7 @@ def test_what_nobody_closed_is_withdrawn_at_exit(etcd, service, raw):
         env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "")
@@ -230,7 +224,7 @@ def test_what_an_event_loop_left_open_is_withdrawn_at_exit(etcd, service, raw):
         env={**os.environ, "ETCDCTL_ENDPOINTS": etcd},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -239,12 +233,12 @@ def test_what_an_event_loop_left_open_is_withdrawn_at_exit(etcd, service, raw):
 
 def test_an_outage_is_logged_once_and_so_is_its_end(service, caplog):
     with Cluster(1) as cluster:
-        with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=cluster.endpoints, settle_s=0):
+        with etcd_grpc.register(service, port=5000, ttl_s=3, etcd=cluster.endpoints, settle_s=0):
             cluster.kill(0)
-            wait_until(lambda: "takes no registrations" in caplog.text, "told", 10)
+            wait_until(lambda: "takes no registrations" in caplog.text, "told", 30)
             time.sleep(3)  # the point: several attempts fail meanwhile
             cluster.restart(0)
-            wait_until(lambda: "takes registrations again" in caplog.text, "told", 15)
+            wait_until(lambda: "takes registrations again" in caplog.text, "told", 30)
     assert caplog.text.count("takes no registrations") == 1
 
 
@@ -278,7 +272,7 @@ def test_an_unknown_etcd_is_named_and_nothing_stays(service):
         etcd_grpc.register(service, port=5000, etcd=dead, timeout_s=0.5)
     assert dead in str(caught.value)
     assert service in str(caught.value)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 async def test_an_unknown_etcd_is_named_to_asyncio_too(service):
@@ -289,27 +283,27 @@ async def test_an_unknown_etcd_is_named_to_asyncio_too(service):
 
 
 def test_registration_survives_the_loss_of_the_member_it_talks_to(cluster: Cluster, service):
-    with etcd_grpc.register(service, port=5000, ttl_s=3, etcd=cluster.endpoints, settle_s=0):
+    with etcd_grpc.register(service, port=5000, ttl_s=6, etcd=cluster.endpoints, settle_s=0):
         control = plane.acquire(etcd_grpc.EtcdConfig.of(cluster.endpoints))
         talking_to = cluster.endpoints.index(control.session.transport.member)
         control.release()
         cluster.kill(talking_to)
         with RawEtcd(cluster.endpoints[(talking_to + 1) % 3]) as raw:
-            end = time.monotonic() + 6
+            end = time.monotonic() + 9
             while time.monotonic() < end:
                 assert len(raw.get(f"{service}/")) == 1
                 time.sleep(0.1)
 
 
 def test_a_paused_member_is_left_before_the_lease_ends(cluster: Cluster, service):
-    with etcd_grpc.register(service, port=5000, ttl_s=6, etcd=cluster.endpoints, settle_s=0):
+    with etcd_grpc.register(service, port=5000, ttl_s=9, etcd=cluster.endpoints, settle_s=0):
         control = plane.acquire(etcd_grpc.EtcdConfig.of(cluster.endpoints))
         talking_to = cluster.endpoints.index(control.session.transport.member)
         control.release()
         cluster.pause(talking_to)
         try:
             with RawEtcd(cluster.endpoints[(talking_to + 1) % 3]) as raw:
-                end = time.monotonic() + 9
+                end = time.monotonic() + 12
                 while time.monotonic() < end:
                     assert len(raw.get(f"{service}/")) == 1
                     time.sleep(0.1)
@@ -319,14 +313,14 @@ def test_a_paused_member_is_left_before_the_lease_ends(cluster: Cluster, service
 
 def test_everything_is_registered_again_after_an_outage_longer_than_the_ttl(service):
     with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
-        with etcd_grpc.register(service, port=5000, ttl_s=2, etcd=cluster.endpoints, settle_s=0):
+        with etcd_grpc.register(service, port=5000, ttl_s=4, etcd=cluster.endpoints, settle_s=0):
             (before,) = raw.get(f"{service}/").values()
             raw.revoke(before.lease)
             cluster.kill(0)
-            time.sleep(3)
+            time.sleep(5)
             cluster.restart(0)
             cluster.wait_healthy()
-            wait_until(lambda: len(raw.get(f"{service}/")) == 1, "back", 10)
+            wait_until(lambda: len(raw.get(f"{service}/")) == 1, "back", 30)
         assert raw.get(f"{service}/") == {}
 
 
@@ -338,13 +332,13 @@ def test_withdrawing_without_etcd_is_bounded(service):
         cluster.kill(0)
         started = time.monotonic()
         registration.close()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
 
 
 def test_what_could_not_be_withdrawn_goes_although_others_keep_the_lease(service):
     with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
         how = {"ttl_s": 60, "etcd": cluster.endpoints, "settle_s": 0, "timeout_s": 1}
-        with etcd_grpc.register(service, port=5000, **how):
+        with etcd_grpc.register(service, port=5000, **how | {"timeout_s": 20}):
             leaving = etcd_grpc.register(service, port=5001, **how)
             back = etcd_grpc.register(service, port=5002, **how)
             cluster.kill(0)
@@ -359,8 +353,8 @@ def test_what_could_not_be_withdrawn_goes_although_others_keep_the_lease(service
             cluster.restart(0)
             cluster.wait_healthy()
             stay = [f"{service}/127.0.0.1:5000"]
-            wait_until(lambda: list(raw.get(f"{service}/")) == stay, "only it is left", 10)
-            with etcd_grpc.register(service, port=5001, **how):
+            wait_until(lambda: list(raw.get(f"{service}/")) == stay, "only it is left", 30)
+            with etcd_grpc.register(service, port=5001, **how | {"timeout_s": 20}):
                 assert len(raw.get(f"{service}/")) == 2
         assert raw.get(f"{service}/") == {}
 
@@ -368,17 +362,18 @@ def test_what_could_not_be_withdrawn_goes_although_others_keep_the_lease(service
 def test_what_is_registered_again_after_a_failed_withdrawal_stands(service):
     with Cluster(1) as cluster, RawEtcd(cluster.endpoints[0]) as raw:
         how = {"ttl_s": 60, "etcd": cluster.endpoints, "settle_s": 0, "timeout_s": 1}
-        with etcd_grpc.register(service, port=5000, **how):
+        with etcd_grpc.register(service, port=5000, **how | {"timeout_s": 20}):
             first = etcd_grpc.register(service, port=5001, **how)
             cluster.kill(0)
             first.close()
             again = etcd_grpc.register(service, port=5001, required=False, **how)
             cluster.restart(0)
             cluster.wait_healthy()
-            wait_until(lambda: again.registered, "it stands again", 10)
+            wait_until(lambda: again.registered, "it stands again", 30)
             assert len(raw.get(f"{service}/")) == 2
-            again.close()
-            assert list(raw.get(f"{service}/")) == [f"{service}/127.0.0.1:5000"]
+            again.close()  # or, where a second is not enough, a little later
+            stay = [f"{service}/127.0.0.1:5000"]
+            wait_until(lambda: list(raw.get(f"{service}/")) == stay, "only the other is left")
 
 
 def test_sigint_in_the_block_withdraws(etcd, service, raw):
@@ -397,5 +392,5 @@ def test_sigint_in_the_block_withdraws(etcd, service, raw):
     ) as process:
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert raw.get(f"{service}/") == {}

@@ -35,8 +35,8 @@ def test_with_user_and_password_everything_works_beyond_the_tokens_end(guarded, 
     etcd = config(guarded)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        with etcd_grpc.register(service, address=echoes[0].address, ttl_s=3, etcd=etcd, settle_s=0):
-            assert call(b"x", timeout=5)
+        with etcd_grpc.register(service, address=echoes[0].address, ttl_s=4, etcd=etcd, settle_s=0):
+            assert call(b"x", timeout=20)
             time.sleep(5)  # the point: longer than a token, and than the lease without a keepalive
             with etcd_grpc.register(service, address=echoes[1].address, etcd=etcd, settle_s=0):
                 both = {echoes[0].address, echoes[1].address}
@@ -55,13 +55,13 @@ def test_a_wrong_password_is_told_and_not_shown(guarded, service):
 
 def test_no_credentials_are_never_enough(guarded, service):
     with pytest.raises(etcd_grpc.AuthenticationError):
-        etcd_grpc.register(service, port=5000, etcd=guarded, timeout_s=3)
+        etcd_grpc.register(service, port=5000, etcd=guarded, timeout_s=20)
 
 
 def test_a_missing_permission_is_told_to_the_call_that_waits(guarded, service, caplog):
     with etcd_grpc.insecure_channel("etcd:///forbidden.Service", etcd=config(guarded)) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=1.5)
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
     assert "permission denied" in caught.value.details()
     assert PASSWORD not in caplog.text
 
@@ -117,7 +117,7 @@ def test_mutual_tls_works(encrypted, folder, service, echoes):
         etcd_grpc.register(service, address=echoes[0].address, etcd=etcd, settle_s=0, timeout_s=15),
         etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel,
     ):
-        assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+        assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_who_may_not_read_the_service_config_is_served_without_it(guarded, servi
             etcd_grpc.register(service, address=echoes[0].address, etcd=config(guarded), settle_s=0),
             etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=config(guarded)) as channel,
         ):
-            assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+            assert channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
 
             def told() -> list[events.ServiceConfigForbidden]:
                 return [e for e in seen if isinstance(e, events.ServiceConfigForbidden)]

@@ -61,9 +61,10 @@ class RawEtcd:
     def delete(self, key: str) -> int:
         return int(self.call(DELETE, rpc.DeleteRangeRequest(key=key.encode())).header.revision)
 
-    def get(self, prefix: str) -> dict[str, Any]:
-        """All keys under ``prefix``, as etcd's KeyValue messages."""
-        request = rpc.RangeRequest(key=prefix.encode(), range_end=prefix_end(prefix.encode()))
+    def get(self, prefix: str, revision: int = 0) -> dict[str, Any]:
+        """All keys under ``prefix``, as etcd's KeyValue messages; as they were at ``revision``."""
+        key = prefix.encode()
+        request = rpc.RangeRequest(key=key, range_end=prefix_end(key), revision=revision)
         return {kv.key.decode(): kv for kv in self.call(methods.RANGE, request).kvs}
 
     def grant(self, ttl_s: int) -> int:
