@@ -12,7 +12,14 @@ from tests.support.processes import EchoServer
 from tests.support.waiting import wait_until
 
 import etcd_grpc
+from etcd_grpc.channel import last_errors
 from etcd_grpc.testing import DevAuthority
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """A call that fails waits for the reason, however slow this machine is."""
+    monkeypatch.setattr(last_errors, "_PATIENCE_S", 15.0)
 
 
 def test_refused_connection_is_told(etcd, service, announce):

@@ -9,14 +9,22 @@ from collections import Counter
 import grpc
 import pytest
 from tests.support.calls import RETRY, who
+from tests.support.scripted import connected
 from tests.support.waiting import until, wait_until
 
 import etcd_grpc
 from etcd_grpc import plane
+from etcd_grpc.channel import following
 from etcd_grpc.shared_config import ConfigSubscription, config_key
 from etcd_grpc.telemetry import events
 
 FIRST = {"loadBalancingConfig": [{"pick_first": {}}]}
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """First calls wait for the config's answer, however slow this machine is."""
+    monkeypatch.setattr(following, "_CONFIG_WAIT_S", 15.0)
 
 
 @pytest.fixture
@@ -58,10 +66,10 @@ def test_a_change_is_followed_within_a_second_and_no_call_fails(etcd, service, e
         announce(echo.address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3
+        wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3, "all are called")
         for policy in ("pick_first", "random", "least_request", "ring_hash", "round_robin"):
             store({"loadBalancingConfig": [{policy: {}}]})
-            wait_until(lambda p=policy: [call(b"x", timeout=5), policy_of(channel) == p][1], policy, 5)
+            wait_until(lambda p=policy: [call(b"x", timeout=5), policy_of(channel) == p][1], policy)
         # Those that it has not used last connect while the first of them takes the calls.
         wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(3)}) == 3, "all connected")
         counted = Counter(who(call(b"x", timeout=5)) for _ in range(30))
@@ -177,10 +185,10 @@ def test_a_policy_that_leaves_endpoints_out_may_come_and_go(etcd, service, echoe
         announce(echo.address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3
+        wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3, "all are called")
         store({"loadBalancingConfig": [{"subset": {"subsetSize": 1}}]})
         wait_until(lambda: len(channel.explain().endpoints) == 1, "one endpoint left")
-        assert len({who(call(b"x", timeout=5)) for _ in range(12)}) == 1
+        wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(12)}) == 1, "it is called")
         store({"loadBalancingConfig": [{"round_robin": {}}]})
         wait_until(lambda: len(channel.explain().endpoints) == 3, "all again")
         wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3, "all are called")
@@ -208,7 +216,7 @@ def test_who_is_ejected_gets_calls_again_when_nobody_ejects_any_more(
         wait_until(fail, "one is ejected")
         store({"loadBalancingConfig": [{"round_robin": {}}]})
         wait_until(lambda: not ejected(), "none is ejected")
-        assert len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3
+        wait_until(lambda: len({who(call(b"x", timeout=5)) for _ in range(12)}) == 3, "all are called")
 
 
 def test_a_channel_may_decline(etcd, service, echoes, announce, store, raw):
@@ -228,9 +236,8 @@ async def test_asyncio_channels_follow_it_too(etcd, service, echoes, announce, s
         call = channel.unary_unary("/echo/UnaryUnary")
         assert len({who(await call(b"x", timeout=5)) for _ in range(12)}) == 1
         store({"loadBalancingConfig": [{"round_robin": {}}]})
-        async with asyncio.timeout(10):
-            while policy_of(channel) != "round_robin":
-                await asyncio.sleep(0.01)
+        await until(lambda: policy_of(channel) == "round_robin", "followed")
+        await until(connected(channel, 3), "all connected")
         assert len({who(await call(b"x", timeout=5)) for _ in range(12)}) == 3
 
 
@@ -244,9 +251,11 @@ def test_a_target_with_a_query_finds_only_what_matches(etcd, service, echoes, ra
         raw.put(f"{service}/{echo.address}", json.dumps(entry))
     target = f"etcd:///{service}?version=v2&shard=3"
     with etcd_grpc.insecure_channel(target, etcd=etcd) as channel:
+        channel.subscribe(lambda _: None, try_to_connect=True)
+        wait_until(connected(channel, 2), "both connected")
         call = channel.unary_unary("/echo/UnaryUnary")
-        counted = Counter(who(call(b"x", timeout=5)) for _ in range(20))
-        assert set(counted) == {echoes[1].address, echoes[2].address}
+        answered = {who(call(b"x", timeout=5)) for _ in range(20)}
+        assert answered == {echoes[1].address, echoes[2].address}
     with etcd_grpc.insecure_channel(f"etcd:///{service}?version=v3", etcd=etcd) as channel:
         with pytest.raises(grpc.RpcError, match="leaves out all 3"):
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
