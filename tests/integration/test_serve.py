@@ -39,6 +39,12 @@ def serving(etcd: str, service: str) -> Iterator[Any]:
         server.__exit__(None, None, None)
 
 
+def healthy(stub: health_pb2_grpc.HealthStub, name: str = "") -> None:
+    """Wait until a server that is ready says so: a thread of its own may be about to set it."""
+    request = health_pb2.HealthCheckRequest(service=name)
+    wait_until(lambda: stub.Check(request, timeout=10).status == SERVING, "healthy")
+
+
 def entries(raw: Any, service: str) -> list[dict[str, Any]]:
     return [json.loads(kv.value) for kv in raw.get(f"{service}/").values()]
 
@@ -66,6 +72,7 @@ def test_it_tells_its_health_and_who_it_is(service, raw, serving, aio):
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", service, "echo"):
+            healthy(health, name)
             request = health_pb2.HealthCheckRequest(service=name)
             answer, call = health.Check.with_call(request, timeout=10)
             assert answer.status == SERVING
@@ -83,7 +90,9 @@ def test_it_tells_its_health_and_who_it_is(service, raw, serving, aio):
 def test_draining_is_told_to_who_watches_and_does_not_wait_for_him(serving, aio):
     server = serving(aio=aio, settle_s=0.2, grace_s=60)
     with grpc.insecure_channel(server.address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=50)
+        stub = health_pb2_grpc.HealthStub(channel)
+        healthy(stub)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=50)
         assert next(watch).status == SERVING
         server.terminate()
         assert next(watch).status == NOT_SERVING
@@ -98,6 +107,7 @@ def test_watches_of_health_take_no_threads(serving, aio):
     server = serving(aio=aio, max_workers=1)
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
+        healthy(stub)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=50) for _ in range(5)]
         assert [next(watch).status for watch in watches] == [SERVING] * 5
         assert who(channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=30)) == server.address
@@ -109,8 +119,8 @@ def test_watches_of_health_take_no_threads(serving, aio):
 def test_what_is_in_flight_is_finished_and_nothing_else_waited_for(etcd, service, raw, serving, aio):
     server = serving(aio=aio, settle_s=0.1, grace_s=60)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
-        sleeping = channel.unary_unary("/echo/Sleep").future(b"4", timeout=50)
-        streaming = channel.unary_stream("/echo/Stream")(b"1", timeout=50)
+        sleeping = channel.unary_unary("/echo/Sleep").future(b"7", timeout=50)
+        streaming = channel.unary_stream("/echo/Stream")(b"3", timeout=50)
         next(streaming)
         server.terminate()
         began = time.monotonic()
