@@ -28,19 +28,19 @@ RANGES = (
     'grpc_server_handled_total{grpc_code="OK",grpc_method="Range",'
     'grpc_service="etcdserverpb.KV",grpc_type="unary"}'
 )
-LIMIT_S = 2.0
 
 
 class Client:
     """Single attempts at one member, with a token or without."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, timeout_s: float = 20.0) -> None:
         self.channel = grpc.insecure_channel(endpoint)
+        self._timeout_s = timeout_s
 
     def call(self, method: Method[Any, Any], request: Any, token: str = "") -> Any:
         rpc_call = self.channel.unary_unary(method.path, method.serialize, method.deserialize)
         metadata = (("token", token),) if token else ()
-        return rpc_call(request, timeout=LIMIT_S, metadata=metadata)
+        return rpc_call(request, timeout=self._timeout_s, metadata=metadata)
 
     def token(self, user: str, password: str) -> str:
         request = rpc.AuthenticateRequest(name=user, password=password)
@@ -93,7 +93,7 @@ def test_a_member_cut_off_from_its_peers_still_talks_to_clients(divisible: Clust
     wait_until(lambda: not has_leader(divisible, old), "the lonely one knows")
     with RawEtcd(divisible.endpoints[new]) as majority:
         majority.put("written/meanwhile", "1")
-    lonely = Client(divisible.endpoints[old])
+    lonely = Client(divisible.endpoints[old], timeout_s=2)
     code, details = lonely.refusal(lonely.get, "written/meanwhile")
     if code is grpc.StatusCode.UNKNOWN:  # etcd noticed the deadline before we did
         assert details == "context deadline exceeded"
@@ -103,8 +103,10 @@ def test_a_member_cut_off_from_its_peers_still_talks_to_clients(divisible: Clust
     divisible.heal()
     wait_until(lambda: has_leader(divisible, old), "healed")
     divisible.wait_healthy()
-    assert lonely.get("written/meanwhile").kvs[0].value == b"1"
     lonely.channel.close()
+    healed = Client(divisible.endpoints[old])
+    assert healed.get("written/meanwhile").kvs[0].value == b"1"
+    healed.channel.close()
 
 
 def test_a_watch_with_hasleader_ends_on_the_side_without_a_majority(divisible: Cluster) -> None:
@@ -343,7 +345,9 @@ def test_a_cluster_serves_clients_over_mutual_tls(files: TlsFiles, tmp_path: Pat
             etcd = etcd_grpc.EtcdConfig.from_env(
                 {**cluster.environment(), "ETCDCTL_ENDPOINTS": ",".join(proxies.endpoints)}
             )
-            with etcd_grpc.register("tls.Service", port=5000, host="127.0.0.1", etcd=etcd):
+            with etcd_grpc.register(
+                "tls.Service", port=5000, host="127.0.0.1", etcd=etcd, timeout_s=20
+            ):
                 assert sum(proxy.accepted for proxy in proxies) >= 1
 
 
@@ -374,8 +378,8 @@ def test_a_refusal_is_told_apart_from_silence(guarded: Cluster) -> None:
     access.login, access.token = ("app", "secret"), ""
     with pytest.raises(AuthenticationError, match="permission denied"):
         guarded.admin.compact()
-    began = time.monotonic()
     guarded.kill(0)
+    began = time.monotonic()
     with pytest.raises(etcd_grpc.EtcdUnavailableError, match="no member runs"):
         guarded.admin.compact()
-    assert time.monotonic() - began < LIMIT_S
+    assert time.monotonic() - began < 8  # where a member is only silent, it is asked for 10 s

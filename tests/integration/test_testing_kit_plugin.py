@@ -69,7 +69,7 @@ def server() -> Iterator[Process]:
         yield running
 
 
-def echo(address: str, timeout_s: float = 5.0) -> bytes:
+def echo(address: str, timeout_s: float = 20.0) -> bytes:
     with grpc.insecure_channel(address) as channel:
         return bytes(channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=timeout_s))
 
@@ -144,7 +144,7 @@ def test_what_a_program_started_is_killed_with_it(tmp_path: Path) -> None:
     with Process(["sh", "-c", "sleep 60 & echo child $!; wait"], ready=r"child (\d+)") as process:
         child = int(process.match[1])
         process.kill()
-        wait_until(lambda: not _janitor.start_time(child), "the child has ended")
+        wait_until(lambda: not _janitor.start_time(child), "the child has ended", 30)
 
 
 # What gRPC makes of a broken network
@@ -153,13 +153,13 @@ def test_what_a_program_started_is_killed_with_it(tmp_path: Path) -> None:
 def test_a_grpc_channel_through_a_half_open_connection_hangs_and_comes_back(server: Process) -> None:
     with Proxy(server.match["address"]) as proxy, grpc.insecure_channel(proxy.address) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert call(b"x", timeout=5)
+        assert call(b"x", timeout=20)
         proxy.half_open()
         assert code_of(lambda: call(b"x", timeout=0.5)) is grpc.StatusCode.DEADLINE_EXCEEDED
         assert proxy.open_connections == 1
         proxy.mend()
-        assert code_of(lambda: call(b"x", timeout=5)) is grpc.StatusCode.UNAVAILABLE
-        assert call(b"x", timeout=5, wait_for_ready=True)
+        assert code_of(lambda: call(b"x", timeout=20)) is grpc.StatusCode.UNAVAILABLE
+        assert call(b"x", timeout=20, wait_for_ready=True)
 
 
 def test_a_sigkilled_test_process_leaves_neither_process_nor_port(tmp_path: Path) -> None:
@@ -176,6 +176,6 @@ with Process([{sys.executable!r}, {str(SERVER)!r}], ready={READY!r}) as server:
     pid, port = map(int, parent.stdout.readline().split())
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    wait_until(lambda: not _janitor.start_time(pid), "the server has ended")
+    wait_until(lambda: not _janitor.start_time(pid), "the server has ended", 30)
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))
