@@ -206,12 +206,12 @@ async def test_many_hedged_calls_side_by_side_leave_nothing_behind(etcd, service
 
 
 async def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
-    async with opened(etcd, service, hedge(2, "0.05s")) as channel:
+    async with opened(etcd, service, hedge(2, "4s")) as channel:  # longer than a failure takes
         name, request = script({"*": HANGS})
         call = channel.unary_unary("/script/Unary")(request)
         _, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
         delayed = channel.unary_unary("/script/Unary")(request)
-        await until(lambda: saw(servers, name).count("waits") == 2, "under way")
+        await until(lambda: saw(servers, name).count("waits") == 2, "under way", 30)
         await until(lambda: in_flight(channel) == 2, "the other one has failed")
         await channel.close()
         assert await call.code() is grpc.StatusCode.CANCELLED

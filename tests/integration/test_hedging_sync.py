@@ -254,7 +254,7 @@ def test_future_calls_back_once_and_answers_every_question(etcd, service, server
 
 
 def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
-    with opened(etcd, service, hedge(2, "0.05s")) as channel:
+    with opened(etcd, service, hedge(2, "4s")) as channel:  # longer than a failure takes
         method = channel.unary_unary("/script/Unary")
         name, request = script({"*": HANGS})
         under_way = method.future(request)
@@ -271,8 +271,8 @@ def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
 
         blocked = threading.Thread(target=block)
         blocked.start()
-        wait_until(lambda: saw(servers, name).count("waits") == 2, "under way")
-        for other in (second, third):  # once, or twice where the answer took longer than the delay
+        wait_until(lambda: saw(servers, name).count("waits") == 2, "under way", 30)
+        for other in (second, third):
             wait_until(lambda name=other: "failed" in saw(servers, name), "it has failed")
         wait_until(lambda: in_flight(channel) == 2, "the others have ended")
         channel.close()
