@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class ServeServer:
         command = [sys.executable, str(SERVER), "--json", json.dumps(settings)]
         for service in services:
             command += ["--service", service]
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on exit
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         command += ["--aio"] * aio + ["--deaf"] * deaf
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         self.address = ""
@@ -54,8 +55,8 @@ class ServeServer:
 
     def log(self) -> str:
         """What it has written to standard error."""
-        self._log.seek(0)
-        return self._log.read()
+        log = self._log.fileno()  # shared with it: to seek here would move where it writes
+        return os.pread(log, os.fstat(log).st_size, 0).decode()
 
     def terminate(self) -> None:
         """SIGTERM; return at once."""
