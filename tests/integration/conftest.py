@@ -71,5 +71,5 @@ def _no_thread_left() -> Iterator[None]:
     before = ours()
     yield
     wait_until(
-        lambda: not {t for t in ours() - before if t.name != "etcd-grpc-children"}, "threads ended"
+        lambda: not {t for t in ours() - before if t.name != "etcd-grpc-children"}, "threads ended", 30
     )
