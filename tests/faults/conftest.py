@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +14,7 @@ from tests.support.report import record
 from tests.support.waiting import wait_until
 
 import etcd_grpc
+from etcd_grpc.devcluster.ports import LOOPBACK, reserve_free
 
 __all__ = ["_no_thread_left", "service"]
 
@@ -24,6 +28,28 @@ def told() -> Iterator[list[etcd_grpc.Event]]:
     seen: list[etcd_grpc.Event] = []
     with etcd_grpc.listen(seen.append):
         yield seen
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that nobody else gets while the test lasts, and neither the next one.
+
+    Both are bound and not listened at, beside which a server of ours may listen again and again.
+    """
+    while True:
+        with contextlib.ExitStack() as held:
+            first = reserve_free(1)
+            held.callback(first.release)
+            following = held.enter_context(socket.socket())
+            try:
+                following.bind((LOOPBACK, first.ports[0] + 1))
+            except OSError:
+                continue
+            following.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "linux":
+                following.close()  # as ``reserve_free`` does: it would keep our server out as well
+            yield first.ports[0]
+            return
 
 
 @pytest.fixture

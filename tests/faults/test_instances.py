@@ -163,11 +163,11 @@ async def test_row_22_asyncio_streams_of_a_killed_server_end(etcd, service, stac
 
 
 def test_row_22_a_dead_endpoint_is_picked_again_when_it_accepts_connections(
-    etcd, service, raw, stack, recovers
+    etcd, service, port, raw, stack, recovers
 ):
     """Its key stays, as with a long TTL."""
-    servers = started(stack, service, etcd, 3, ttl_s=60)
-    killed = servers[0]
+    (killed,) = started(stack, service, etcd, 1, ttl_s=60, port=port)
+    started(stack, service, etcd, 2, ttl_s=60)
     load = stack.enter_context(Load(service, [etcd], service_config=RETRY))
     wait_until(lambda: states(load.channel) == ["READY"] * 3, "all are connected")
     killed.kill()

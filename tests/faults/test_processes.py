@@ -186,8 +186,7 @@ def test_row_20_one_id_twice(etcd, service, raw):
             assert len(raw.get(f"{service}/")) == 1
 
 
-def test_row_21_restart_on_the_same_address(etcd, service, recovers):
-    port = free_port()
+def test_row_21_restart_on_the_same_address(etcd, service, port, recovers):
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(EchoServer(register=service, etcd=etcd)) for _ in range(2)]
         first = stack.enter_context(EchoServer(register=service, etcd=etcd, ttl_s=30, port=port))

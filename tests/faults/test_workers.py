@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from tests.support.calls import RETRY, free_port
+from tests.support.calls import RETRY
 from tests.support.etcd import RawEtcd
 from tests.support.family import APP, COMMAND, ROOT, Family, alive, family
 from tests.support.load import Load
@@ -57,8 +57,8 @@ def test_each_worker_is_an_instance_and_all_leave_with_sigterm(etcd, service):
 
 
 @pytest.mark.parametrize("ports", ["free", "own"])
-def test_rolling_restart_under_load_fails_no_call(etcd, service, ports):
-    options = FREE if ports == "free" else ("--port", str(free_port()))
+def test_rolling_restart_under_load_fails_no_call(etcd, service, port, ports):
+    options = FREE if ports == "free" else ("--port", str(port))
     with family(service, etcd, 2, *options) as made, Load(service, [etcd], rate=200) as load:
         for _ in range(2):
             before = set(made.workers.values())
@@ -74,8 +74,10 @@ def test_rolling_restart_under_load_fails_no_call(etcd, service, ports):
 def test_rolling_restart_on_a_shared_port_loses_no_more_than_what_arrives_as_a_worker_stops(
     etcd, service
 ):
-    shared = ("--port", str(free_port()), "--shared-port")
-    with family(service, etcd, 2, *shared) as made, Load(service, [etcd], rate=200) as load:
+    with (
+        family(service, etcd, 2, *FREE, "--shared-port") as made,
+        Load(service, [etcd], rate=200) as load,
+    ):
         before = set(made.workers.values())
         made.roll()
         assert len({address for *_, address in made.served}) == 1
@@ -88,15 +90,13 @@ def test_rolling_restart_on_a_shared_port_loses_no_more_than_what_arrives_as_a_w
         wait_until(lambda: load.answers.total() > answered + 100, "calls go on")
 
 
-def test_rolling_restart_at_which_new_code_does_not_load_keeps_the_old(etcd, service, tmp_path):
+def test_rolling_restart_at_which_new_code_does_not_load_keeps_the_old(etcd, service, port, tmp_path):
     module = tmp_path / "fresh_app.py"
     module.write_text("from tests.support.worker_app import add_servicers\n")
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     app = "fresh_app:add_servicers"
     with (
-        family(
-            service, etcd, 2, "--port", str(free_port()), app=app, cwd=tmp_path, **environment
-        ) as made,
+        family(service, etcd, 2, "--port", str(port), app=app, cwd=tmp_path, **environment) as made,
         Load(service, [etcd]) as load,
     ):
         before = dict(made.workers)
