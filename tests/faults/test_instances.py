@@ -172,6 +172,8 @@ def test_row_22_a_dead_endpoint_is_picked_again_when_it_accepts_connections(
     wait_until(lambda: states(load.channel) == ["READY"] * 3, "all are connected")
     killed.kill()
     wait_until(lambda: row_of(load.channel, killed.address).state != "READY", "noticed")
+    load.forget()
+    wait_until(lambda: load.answers.total() > 100, "whoever had picked it has gone elsewhere")
     before = row_of(load.channel, killed.address).picks
     load.forget()
     wait_until(lambda: load.answers.total() > 100, "others are called")
