@@ -275,13 +275,16 @@ def test_row_28_ten_times_slower(etcd, service, stack, recovers):
 def test_row_29_fails_fast(etcd, service, stack, recovers):
     """A black hole: the fastest of all, and a load that knows no failures would send it everything."""
     started(stack, service, etcd, 3, ttl_s=60)
-    load = stack.enter_context(Load(service, [etcd], service_config=balanced(guarded(EWMA))))
+    policy = guarded(EWMA, consecutiveBaseEjectionTime="60s")  # not tried again in this test
+    load = stack.enter_context(Load(service, [etcd], service_config=balanced(policy)))
     hole = black_hole(stack, service, etcd)
     wait_until(lambda: states(load.channel) == ["READY"] * 4, "all are connected")
     began = time.monotonic()
     recovers(29, "fails fast: until it is ejected", lambda: row_of(load.channel, hole).why, 10, began)
-    failed = len(load.failures)
-    assert failed <= 5 + 2, "those in a row, and what both threads had under way"
+    load.forget()
+    wait_until(lambda: load.answers.total() > 50, "nobody picks it any more")
+    # Five in a row, and what was called until that was decided; a hole that attracts would get it all.
+    assert 5 <= len(load.failures) < 100
     load.failures.clear()
     load.forget()
     wait_until(lambda: load.answers.total() > 100, "the others are called")
