@@ -25,6 +25,8 @@ import etcd_grpc
 from etcd_grpc.telemetry import events
 from etcd_grpc.testing import Cluster, Proxy
 
+PANIC = (events.PanicStarted, events.PanicEnded)
+
 # Even the worst of four gets 4^-k of the calls, where k are compared: for two a quarter of its share.
 EWMA = {"least_request": {"load": "peak_ewma", "choiceCount": 3}}
 
@@ -299,6 +301,7 @@ def test_row_30_more_than_half_are_unhealthy(etcd, service, stack, told):
     with contextlib.ExitStack() as holes:
         for _ in range(3):
             black_hole(holes, service, etcd)
+        wait_until(lambda: states(load.channel) == ["READY"] * 4, "all are connected")
         began = time.monotonic()
 
         def panicking() -> bool:
@@ -306,13 +309,20 @@ def test_row_30_more_than_half_are_unhealthy(etcd, service, stack, told):
 
         wait_until(panicking, "panic", 30)
         record(30, "three of four fail: until all are used", time.monotonic() - began, 10)
-        assert "panic: all endpoints are used" in str(load.channel.explain())
+        said = "panic: all endpoints are used"
+        wait_until(lambda: said in str(load.channel.explain()), "it stands in the explanation")
         before = {row.address: row.picks for row in load.channel.explain().endpoints}
         wait_until(
             lambda: all(row.picks > before[row.address] for row in load.channel.explain().endpoints),
             "all get calls",
         )
-        started_events = [e for e in told if isinstance(e, events.PanicStarted)]
-        assert [e.service for e in started_events] == [service]
+        # Before all of them were there two of three may have been enough for a first panic.
+        begun = wait_until(
+            lambda: [e for e in told if isinstance(e, events.PanicStarted)], "it is told"
+        )
+        assert {event.service for event in begun} == {service}
     wait_until(lambda: not panicking(), "the broken ones have left")
-    wait_until(lambda: [e for e in told if isinstance(e, events.PanicEnded)], "it is said")
+    wait_until(
+        lambda: [type(e) for e in told if isinstance(e, PANIC)][-1:] == [events.PanicEnded],
+        "it is told",
+    )
