@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 from benchmarks.etcd_metrics import read
+from tests.faults.conftest import SLACK
 from tests.support.etcd import COMPACT, RawEtcd
 from tests.support.history import History, Listed, check
 from tests.support.report import record
@@ -25,7 +26,7 @@ WRITERS = 20
 CHANGES = 10_000
 PER_SECOND = 450
 PAUSE_S = 1.5  # shorter than what a watch needs to notice
-MOVED_S = 12.0  # a silent member is left after 8 s
+MOVED_S = 8.0 * SLACK  # a silent member is left after 8 s
 
 
 @dataclass
@@ -46,9 +47,13 @@ class Run:
         self.cluster.kill(index)
         self._some_more()
         record(row, f"{fault}: until every writer goes on", time.monotonic() - began, 5)
-        broken = [watcher.bare for watcher in self.watchers if watcher.bare.broke_at > began]
-        assert len(broken) >= held
-        for bare in broken:
+        bares = [watcher.bare for watcher in self.watchers]
+
+        def broken() -> list[Recorder]:
+            return [bare for bare in bares if bare.broke_at > began]
+
+        wait_until(lambda: len(broken()) >= held, "whom it served has noticed")
+        for bare in broken():
             wait_until(lambda: bare.followed_at > bare.broke_at, "followed again")  # noqa: B023
             moved_s = bare.followed_at - began
             record(row, f"{fault}: until its watch is followed", moved_s, 1, "nothing lost or doubled")
@@ -74,8 +79,10 @@ class Run:
         assert held, "nobody follows the member: the fault would be none"
         began = time.monotonic()
         self.cluster.pause(index)
+        paused_at = self.raw.revision()
+        wait_until(lambda: self.raw.revision() > paused_at, "written", 20)
+        self.compact()  # at once: who has moved before needs no list
         self._some_more()
-        self.compact()
 
         bares = [watcher.bare for watcher in self.watchers]
 
@@ -111,10 +118,11 @@ def listed(watcher: Watcher) -> list[Listed]:
 def do_all_faults(run: Run) -> None:
     leader = run.cluster.leader()
     others = {0, 1, 2} - {run.stable}
-    assert leader in others
-    run.kill(leader)
-    (follower,) = others - {leader}
-    run.pause_briefly(follower)
+    # A machine that stood still may have made the witness lead: then the first to go is a follower.
+    first = leader if leader in others else max(others)
+    run.kill(first)
+    (second,) = others - {first}
+    run.pause_briefly(second)
     run.compact()  # while everybody follows; a list is right for whom etcd has not served yet
     run.catch_up()
     run.compact_behind(most_followed(run, others))
@@ -145,15 +153,15 @@ def start_writers(
     return [Writer(number, channels, service, pace_s, enough) for number in range(WRITERS)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_watchers_see_what_etcd_holds_through_kills_pauses_and_compactions(service):
     faults_over = threading.Event()
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(Cluster(3))
-        stable = next(i for i in range(3) if i != cluster.leader())
+        leader = cluster.leader()
+        stable, follower = (i for i in range(3) if i != leader)
         members = cluster.endpoints
-        leads = members[cluster.leader()]
-        follows = next(m for i, m in enumerate(members) if i != stable and m != leads)
+        leads, follows = members[leader], members[follower]
         raw = stack.enter_context(RawEtcd(members[stable]))
         prefix = f"{service}/".encode()
         truth = stack.enter_context(Truth(members[stable], prefix))
@@ -195,11 +203,10 @@ def await_quiet(
     """What stands in etcd now, at which revision; everybody has been told of it."""
     final = [Entry(kv.key, kv.value, kv.mod_revision) for kv in raw.get(f"{service}/").values()]
     revision = raw.revision()
-    last = max(entry.revision for entry in final)
-    wait_until(lambda: truth.revision >= last, "the truth is complete")
+    wait_until(lambda: truth.revision >= revision, "the truth is complete", 15)
     for watcher in watchers:
-        wait_until(lambda: watcher.bare.revision >= truth.revision, "followed", 15)  # noqa: B023
-        wait_until(lambda: watcher.resolver.snapshot().revision >= truth.revision, "told", 15)  # noqa: B023
+        wait_until(lambda: watcher.bare.revision >= revision, "followed", 15)  # noqa: B023
+        wait_until(lambda: watcher.resolver.snapshot().revision >= revision, "told", 15)  # noqa: B023
     return final, revision
 
 
