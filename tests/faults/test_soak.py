@@ -25,9 +25,10 @@ from etcd_grpc.testing import Cluster, Proxy
 DISCONNECTS = 1000
 WARM_UP = 150  # pools, caches and thread-locals fill
 MOST_MB = 8.0  # allocators are no accountants; a leak of 10 KB a disconnect would be 10 MB
+MOST_MORE = 20  # threads or files: gRPC's own pool breathes; one a disconnect would be a thousand
 MOST_OBJECTS = 2000  # two a disconnect would be a leak
 POLL_S = 0.001
-CALL_TIMEOUT_S = 3.0
+CALL_TIMEOUT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Soak:
         return [self.disconnect() for _ in range(times)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_thousand_disconnects_leave_nothing_behind(service, caplog):
     caplog.set_level(logging.ERROR, "etcd_grpc")  # pytest keeps what is logged: it would count
     with contextlib.ExitStack() as stack:
@@ -118,8 +119,8 @@ def test_a_thousand_disconnects_leave_nothing_behind(service, caplog):
     median, most = times[DISCONNECTS // 2], times[-1]
     print(f"\nbefore {before}\nafter  {after}\nback after {median:.3f} s, at most {most:.3f} s")
     record(2, "1,000 disconnects in a row: the slowest", most, 5, "nothing is left behind")
-    assert after.threads <= before.threads + 2  # gRPC's own pool breathes
-    assert after.files <= before.files
+    assert after.threads - before.threads < MOST_MORE
+    assert after.files - before.files < MOST_MORE
     assert after.objects - before.objects < MOST_OBJECTS
     assert after.rss_mb - before.rss_mb < MOST_MB
 
@@ -140,5 +141,5 @@ def settled() -> Usage:
         last = now
         return time.monotonic() - since > CALL_TIMEOUT_S + 0.5
 
-    wait_until(rests, "no thread or file comes or goes", CALL_TIMEOUT_S + 15, poll_s=0.1)
+    wait_until(rests, "no thread or file comes or goes", CALL_TIMEOUT_S + 60, poll_s=0.1)
     return last
