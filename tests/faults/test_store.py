@@ -71,6 +71,7 @@ def test_row_7_compaction_while_the_watch_is_down(service, told):
         )
         # Relisted as the bare watch tells: from etcd's "compacted" until the list was handed on.
         took_s = watcher.bare.listed_at - watcher.bare.broke_at
+        wait_until(lambda: of(told, events.Relisted), "told")
         assert min(watcher.sizes[1:]) >= MANY - 10, "never an empty view in between"
         assert len(watcher.sizes) - changed_before <= 4, "one change, the difference"
     (compacted, *_), (relisted,) = of(told, events.Compacted), of(told, events.Relisted)
@@ -121,8 +122,8 @@ def test_row_8_store_replaced(service, tmp_path, recovers, told, how):
             if how == "emptied"
             else {f"{service}/{n}" for n in (0, 1, 2, 3, 4, "new")}
         )
-        assert set(watcher.view) == left
-    assert of(told, events.StoreReplaced)
+        wait_until(lambda: set(watcher.view) == left, "what is no longer there has left the view")
+        wait_until(lambda: of(told, events.StoreReplaced), "told")
 
 
 def test_row_9_nospace_alarm(service):
@@ -130,15 +131,15 @@ def test_row_9_nospace_alarm(service):
         etcd = cluster.endpoints
         servers = [stack.enter_context(EchoServer()) for _ in range(2)]
         stack.enter_context(
-            etcd_grpc.register(service, address=servers[0].address, ttl_s=3, etcd=etcd, settle_s=0)
+            etcd_grpc.register(service, address=servers[0].address, ttl_s=5, etcd=etcd, settle_s=0)
         )
         load = stack.enter_context(Load(service, etcd))
         raw = stack.enter_context(RawEtcd(etcd[0]))
         cluster.admin.alarm("NOSPACE")
         with pytest.raises(etcd_grpc.EtcdError, match=r"NOSPACE alarm.*disarm") as caught:
-            etcd_grpc.register(service, address=servers[1].address, etcd=etcd, timeout_s=1)
+            etcd_grpc.register(service, address=servers[1].address, etcd=etcd, timeout_s=5)
         assert service in str(caught.value)
-        time.sleep(6)  # the point: twice the TTL, so the lease has been kept meanwhile
+        time.sleep(6)  # the point: with the attempt above twice the TTL, so the lease has been kept
         assert len(raw.get(f"{service}/")) == 1
         cluster.admin.disarm()
         with etcd_grpc.register(service, address=servers[1].address, etcd=etcd, settle_s=0):
@@ -167,16 +168,21 @@ def test_row_39_most_instances_vanish_at_once(service, recovers, told):
             1,
             began,
         )
-        wait_until(lambda: min(load.answers.values(), default=0) > 50, "all are still called", 30)
+        wait_until(
+            lambda: min(load.answers[server.address] for server in servers) > 50,
+            "all are still called",
+            30,
+        )
         servers[0].kill()  # held, but not connected: not called any more
         wait_until(lambda: not connected(load, servers[0]), "it is noticed")
-        dead = load.answers[servers[0].address]
-        failed = len(load.failures)
-        time.sleep(1)
-        assert load.answers[servers[0].address] == dead
-        assert failed <= 4  # in flight on it, or just about to be (two threads)
+        load.forget()
+        wait_until(lambda: load.answers.total() > 50, "what was in flight on it has failed")
+        assert len(load.failures) < 10
         load.failures.clear()
+        load.forget()
+        wait_until(lambda: load.answers.total() > 100, "the others are called")
         load.assert_clean()
+        assert set(load.answers) == {server.address for server in servers[1:]}
         # Those who leave in order go at once, also now.
         raw.put(f"{service}/x", value("127.0.0.1:1"))
         wait_until(lambda: f"{service}/x" in watcher.view, "seen")
