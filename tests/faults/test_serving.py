@@ -42,9 +42,12 @@ def raw(cluster) -> Iterator[RawEtcd]:
 
 
 def test_row_19_the_event_loop_is_blocked_for_three_ttls(cluster, service, raw, recovers):
-    ttl_s, etcd = 2, cluster.endpoints[0]
-    lagging = {"aio": True, "etcd": etcd, "ttl_s": ttl_s, "max_lag_s": 0.5}
-    with ServeServer(service, **lagging) as blocked, ServeServer(service, **lagging) as other:
+    ttl_s, etcd = 5, cluster.endpoints[0]
+    settings = {"aio": True, "etcd": etcd, "ttl_s": ttl_s}
+    with (
+        ServeServer(service, **settings, max_lag_s=0.5) as blocked,
+        ServeServer(service, **settings, max_lag_s=None) as other,
+    ):
         ((key, before),) = [
             (key, kv)
             for key, kv in raw.get(f"{service}/").items()
@@ -70,7 +73,8 @@ def test_row_19_the_event_loop_is_blocked_for_three_ttls(cluster, service, raw, 
             )
             lost = 0
             while not blocking.done():
-                assert who(call(b"x", timeout=30)) == other.address
+                answered = who(call(b"x", timeout=30))
+                assert answered == other.address or blocking.done()
                 found = raw.get(f"{service}/")[key]
                 lost += (found.create_revision, found.lease) != (before.create_revision, before.lease)
                 time.sleep(0.02)
@@ -181,7 +185,7 @@ def test_row_24_sigterm_twice(cluster, service, raw, busy, aio, etcd_is):
 def test_row_24_a_signal_that_interrupts_nothing_is_noticed(cluster, service, aio):
     with ServeServer(service, aio=aio, deaf=True, etcd=cluster.endpoints[0], settle_s=0.1) as server:
         server.terminate()
-        assert server.wait(10) == 0
+        assert server.wait() == 0
         assert "draining" in server.log()
 
 
