@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import pytest
 from benchmarks.etcd_metrics import Sampler, peak
 from tests.support.processes import EchoServer
 from tests.support.report import record
+from tests.support.waiting import until
 
 import etcd_grpc
 import etcd_grpc.aio
 from etcd_grpc.devcluster import Cluster
+from etcd_grpc.telemetry import events
 
 STARTS = 200
 OUTAGE_S = 4.0  # long enough for every backoff to reach its longest wait
@@ -48,8 +51,14 @@ class Starts:
         await call(b"x", timeout=PATIENCE_S, wait_for_ready=True)
 
 
-@pytest.mark.timeout(120)
-async def test_everything_starts_after_an_outage_without_a_storm(service):
+def breaks(told: Sequence[etcd_grpc.Event]) -> int:
+    """How often the stream broke after the outage, as where a machine stands still."""
+    kinds = [type(event) for event in told]
+    return kinds[kinds.index(events.Reconnected) :].count(events.Disconnected)
+
+
+@pytest.mark.timeout(180)
+async def test_everything_starts_after_an_outage_without_a_storm(service, told):
     with Cluster(1) as cluster, EchoServer() as server, Sampler(cluster.endpoints[0]) as sampler:
         cluster.kill(0)
         async with contextlib.AsyncExitStack() as stack:
@@ -60,8 +69,11 @@ async def test_everything_starts_after_an_outage_without_a_storm(service):
             before = len(sampler.samples)
             await asyncio.to_thread(cluster.restart, 0)
             await done
-            while len(sampler.samples) == before or sampler.samples[-1].watches < STARTS:
-                await asyncio.sleep(0.01)
+            await until(
+                lambda: len(sampler.samples) > before and sampler.samples[-1].watches >= STARTS,
+                "all are followed",
+                PATIENCE_S,
+            )
             samples = sampler.samples[before:]
     last = samples[-1]
     took_s = last.at - samples[0].at
@@ -70,7 +82,7 @@ async def test_everything_starts_after_an_outage_without_a_storm(service):
     print(f"\nall there after {took_s:.2f} s; at most {most:.0f} requests in 100 ms; {requests}")
     note = f"at most {most:.0f} requests in 100 ms"
     record(46, "200 registrations and 200 channels start in an outage", took_s, BOUND_S, note)
-    assert last.calls["Watch"] == 1, "one stream a process"
+    assert last.calls["Watch"] <= 1 + breaks(told), "one stream a process"
     assert took_s < BOUND_S
     assert most < 2 * STARTS, "they come one after another"
     # Instances and service config are each listed and watched, and an instance is put.
