@@ -24,6 +24,7 @@ class Intent:
         wanted: Counts what was asked for ...
         placed: ... and this is (generation of the lease, ``wanted``) of what is in etcd.
         stood: Whether it has been in etcd.
+        doubts: Counts how often what we knew of the key was called into question.
         lost: Whether it has to come (back) there, rather than to be changed in place.
         yielded: Another process holds the key; nothing is written until that one is gone.
         contest: The id of the foreign lease under contest; 0: none is.
@@ -34,6 +35,7 @@ class Intent:
 
     __slots__ = (
         "contest",
+        "doubts",
         "instance",
         "key",
         "leaving",
@@ -56,6 +58,7 @@ class Intent:
         self.wanted = 0
         self.placed = (0, 0)
         self.stood = False
+        self.doubts = 0
         self.lost = True
         self.yielded = False
         self.contest = 0
@@ -79,6 +82,7 @@ class Intent:
     def doubt(self) -> None:
         """It may not be in etcd any more: look, and put it again if so."""
         self.placed = (0, 0)
+        self.doubts += 1
 
     def vacant(self) -> None:
         """The key is gone, whosever it was."""

@@ -270,7 +270,7 @@ class Registrar:
     async def _place(self, intent: Intent) -> None:
         """Put the key under the lease, unless it already stands there as wanted."""
         target = (self._lease.generation, intent.wanted)
-        lease_id, value = self._lease.lease_id, intent.value
+        lease_id, value, doubts = self._lease.lease_id, intent.value, intent.doubts
         try:
             async with self._puts:
                 answer = await self._session.transport.call(methods.TXN, put_request(intent, lease_id))
@@ -278,7 +278,9 @@ class Registrar:
             if self._lease.lease_id == lease_id:
                 self._lease.lost()
             return
-        if answer.succeeded:
+        if intent.doubts != doubts:
+            pass  # the watch was faster than the answer, and told what came after it: look again
+        elif answer.succeeded:
             intent.revision = answer.header.revision
             self._placed(intent, target)
         else:

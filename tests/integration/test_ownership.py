@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -14,6 +15,8 @@ from tests.support.waiting import wait_until
 
 import etcd_grpc
 from etcd_grpc.devcluster import Cluster
+from etcd_grpc.etcd import methods
+from etcd_grpc.etcd.transport import Transport
 from etcd_grpc.telemetry import events
 
 
@@ -53,6 +56,29 @@ def test_a_deleted_key_is_put_again_long_before_the_next_beat(etcd, service, raw
     wait_until(lambda: kinds(told, events.Withdrawn), "told")
     assert len(kinds(told, events.KeyLost)) == 3
     assert [event.again for event in kinds(told, events.Registered)] == [False, True, True, True]
+
+
+def test_a_key_that_is_deleted_before_we_hear_of_its_put_is_put_again(
+    etcd, service, raw, told, monkeypatch
+):
+    """The watch is another stream than the answers, and may be faster."""
+    held, hear, call = threading.Event(), threading.Event(), Transport.call
+
+    async def slow_answers(self, method, request, *others, **named):
+        answer = await call(self, method, request, *others, **named)
+        if method is methods.TXN and held.is_set():
+            await asyncio.to_thread(hear.wait, 30)
+        return answer
+
+    with etcd_grpc.register(service, port=5000, ttl_s=60, etcd=etcd, settle_s=0) as registration:
+        monkeypatch.setattr(Transport, "call", slow_answers)
+        held.set()
+        for count in (1, 2):
+            raw.delete(wait_until(lambda: one(raw, service), "there").key.decode())
+            wait_until(lambda: len(kinds(told, events.KeyLost)) == count, "noticed")  # noqa: B023
+        hear.set()
+        wait_until(lambda: registration.registered, "known to be there")
+        assert one(raw, service) is not None
 
 
 def test_a_revoked_lease_is_replaced_long_before_its_next_beat(etcd, service, raw, told):
