@@ -8,6 +8,7 @@ is read if etcd has not answered within half a second.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -65,6 +66,8 @@ class Saver(Generic[T]):
         self._loading: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[object]] = set()
         self._complaint = ""  # what went wrong last: told once
+        # Held from reading what is current until it is written, so that the last save is the latest.
+        self._saving = threading.Lock()
 
     def load_soon(self) -> None:
         """Read the file if nobody has called ``save_soon`` or ``close`` in half a second."""
@@ -75,7 +78,7 @@ class Saver(Generic[T]):
         if self._loading is not None:
             self._loading.cancel()
         if self._timer is None:
-            self._timer = self._loop.call_later(_SAVE_AFTER_S, self._begin_saving)
+            self._timer = self._loop.call_later(_SAVE_AFTER_S, self._save_if_idle)
 
     def close(self) -> None:
         """Save what is not saved yet; nothing is loaded any more."""
@@ -83,6 +86,12 @@ class Saver(Generic[T]):
             self._loading.cancel()
         if self._timer is not None:
             self._timer.cancel()
+            self._begin_saving()
+
+    def _save_if_idle(self) -> None:
+        if self._saving.locked():  # a slow disk has enough to do
+            self._timer = self._loop.call_later(_SAVE_AFTER_S, self._save_if_idle)
+        else:
             self._begin_saving()
 
     def _begin_saving(self) -> None:
@@ -113,4 +122,5 @@ class Saver(Generic[T]):
         return result
 
     def _save(self) -> None:
-        self._file.save(self._current())
+        with self._saving:
+            self._file.save(self._current())
