@@ -216,3 +216,15 @@ async def test_closing_the_channel_ends_hedged_calls(etcd, service, servers):
         await channel.close()
         assert await call.code() is grpc.StatusCode.CANCELLED
         assert await delayed.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_closing_the_channel_in_the_moment_in_which_an_attempt_ends(etcd, service, servers):
+    """The attempt is counted out before its call hears of its end."""
+    async with opened(etcd, service, hedge(2, "60s")) as channel:
+        _, request = script({"*": {"code": "UNAVAILABLE", "pushback": "60000"}})
+        call = channel.unary_unary("/script/Unary")(request)
+        while in_flight(channel):
+            await asyncio.sleep(0)
+        await channel.close()
+        async with asyncio.timeout(20):
+            assert await call.code() is grpc.StatusCode.CANCELLED

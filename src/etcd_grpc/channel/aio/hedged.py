@@ -176,9 +176,11 @@ class HedgedCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]
         elif step.wake_s is not None:
             left_s = max(0.0, step.wake_s - time.monotonic())
             self._timer = self._loop.call_later(left_s, self._tick, step.wake_s)
-            if all(call.done() for call, _ in self._calls.values()):
-                # Nothing is under way that would end with the channel.
-                self._dispatcher.later(left_s, self._look_if_closed)
+            # If nothing is under way that would end with the channel, we have to.
+            if all(call.done() for call, _ in self._calls.values()) and not self._dispatcher.later(
+                left_s, self._look_if_closed
+            ):
+                self.cancel()
         for number in step.cancel:
             self._calls[number][0].cancel()
         for hedge in step.starts:
