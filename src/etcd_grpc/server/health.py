@@ -68,6 +68,8 @@ class HealthServicer(health.HealthServicer):  # type: ignore[misc]  # the librar
         """Answer how a service is."""
         if self._metadata:
             context.send_initial_metadata(self._metadata)
+        if request.service in self._names:  # at once: whoever finds us in etcd may ask who we are
+            return health_pb2.HealthCheckResponse(status=_status(on=self._wanted))
         return super().Check(request, context)
 
     def Watch(  # noqa: N802 - the method's name
@@ -104,7 +106,7 @@ class HealthServicer(health.HealthServicer):  # type: ignore[misc]  # the librar
 
     def _set_all(self, *, on: bool) -> None:
         for name in self._names:
-            self.set(name, _SERVING if on else _NOT_SERVING)
+            self.set(name, _status(on=on))
 
 
 class _Watch:
@@ -144,7 +146,7 @@ class AsyncHealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # t
         self._told = True
         async with self._turn:
             for name in self._names:
-                await self.set(name, _SERVING if on else _NOT_SERVING)
+                await self.set(name, _status(on=on))
 
     def end_watches(self) -> None:
         """End every watch, and those that are yet to come."""
@@ -183,6 +185,10 @@ class AsyncHealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # t
 def add_health(servicer: HealthServicer | AsyncHealthServicer, server: Any) -> None:
     """Let ``server`` answer ``grpc.health.v1``; before it is started."""
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+
+
+def _status(*, on: bool) -> Any:
+    return _SERVING if on else _NOT_SERVING
 
 
 def _identity(instance_id: str) -> tuple[tuple[str, str], ...]:

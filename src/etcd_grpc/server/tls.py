@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,21 +103,21 @@ class ServerTls:
 
 
 class _News:
-    """What gRPC has not been told yet."""
+    """What gRPC has not been told yet: the last one counts."""
 
     def __init__(self) -> None:
-        self._next: grpc.ServerCertificateConfiguration | None = None
+        self._next: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
 
     def put(self, material: Material) -> None:
         """On the thread that looks at files."""
-        self._next = _configuration(material)
+        self._next.append(_configuration(material))
 
     def take(self) -> grpc.ServerCertificateConfiguration | None:
         """In a handshake; None: as before."""
-        if self._next is None:
+        try:
+            return self._next.pop()  # atomic: what is put meanwhile is not lost
+        except IndexError:
             return None
-        taken, self._next = self._next, None
-        return taken
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
