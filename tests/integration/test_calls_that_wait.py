@@ -63,11 +63,11 @@ async def test_closing_cancels_calls_that_wait_and_calls_under_way(
     announce(echoes[0].address)
     channel = etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd, service_config=config)
     assert await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=10)
-    under_way = channel.unary_unary("/echo/Slow")(b"1", timeout=10)
+    under_way = channel.unary_unary("/echo/Slow")(b"30", timeout=60)
     await asyncio.sleep(0.1)
     await channel.close()
     other = etcd_grpc.aio.insecure_channel(f"etcd:///{service}.none", etcd=etcd, service_config=config)
-    waits = other.unary_unary("/echo/Slow")(b"1", timeout=10, wait_for_ready=True)
+    waits = other.unary_unary("/echo/Slow")(b"30", timeout=60, wait_for_ready=True)
     await asyncio.sleep(0.1)
     await other.close()
     for call in (under_way, waits):
