@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
+from tests.support.scripted import ScriptedServer, connected, script
 from tests.support.threads import no_thread_begins
 from tests.support.waiting import until
 
@@ -27,7 +28,7 @@ async def channel(etcd, service, echoes, announce):
         seen: set[str] = set()
         async with asyncio.timeout(10):
             while len(seen) < 3:
-                seen = {who(await call(b"x", timeout=5)) for _ in range(6)}
+                seen = {who(await call(b"x", timeout=20)) for _ in range(6)}
         yield channel
 
 
@@ -38,11 +39,11 @@ async def test_unary_calls_are_spread_evenly_to_the_call(channel, echoes):
 
 
 async def test_a_call_can_be_asked_everything(channel):
-    call = channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5, metadata=(("asked", "yes"),))
+    call = channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20, metadata=(("asked", "yes"),))
     done: list[object] = []
     call.add_done_callback(done.append)
     assert isinstance(call, grpc.aio.UnaryUnaryCall)
-    assert 0 < call.time_remaining() <= 5
+    assert 0 < call.time_remaining() <= 20
     await call.wait_for_connection()
     assert (await call).endswith(b" x")
     assert await call.code() is grpc.StatusCode.OK
@@ -54,11 +55,11 @@ async def test_a_call_can_be_asked_everything(channel):
 
 
 async def test_streams_work_in_all_shapes(channel):
-    replies = [r async for r in channel.unary_stream("/echo/UnaryStream")(b"x", timeout=5)]
+    replies = [r async for r in channel.unary_stream("/echo/UnaryStream")(b"x", timeout=20)]
     assert [r.split()[1] for r in replies] == [b"x"] * 3
-    reply = await channel.stream_unary("/echo/StreamUnary")(iter([b"a", b"b"]), timeout=5)
+    reply = await channel.stream_unary("/echo/StreamUnary")(iter([b"a", b"b"]), timeout=20)
     assert reply.endswith(b"a,b")
-    stream = channel.stream_stream("/echo/StreamStream")(timeout=5)
+    stream = channel.stream_stream("/echo/StreamStream")(timeout=20)
     await stream.write(b"1")
     assert (await stream.read()).endswith(b" 1")
     await stream.done_writing()
@@ -72,20 +73,20 @@ async def test_every_shape_waits_for_the_first_endpoint(etcd, service, echoes, a
         return etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd)
 
     async with new() as channel:
-        assert who(await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)) == echoes[0].address
+        assert who(await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)) == echoes[0].address
     async with new() as channel:
-        call = channel.unary_stream("/echo/UnaryStream")(b"x", timeout=5)
+        call = channel.unary_stream("/echo/UnaryStream")(b"x", timeout=20)
         assert isinstance(call, grpc.aio.UnaryStreamCall)
         assert len([r async for r in call]) == 3
         assert await call.code() is grpc.StatusCode.OK
     async with new() as channel:
-        call = channel.stream_unary("/echo/StreamUnary")(timeout=5)
+        call = channel.stream_unary("/echo/StreamUnary")(timeout=20)
         assert isinstance(call, grpc.aio.StreamUnaryCall)
         await call.write(b"a")
         await call.done_writing()
         assert (await call).endswith(b" a")
     async with new() as channel:
-        call = channel.stream_stream("/echo/StreamStream")(request_iterator=iter([b"1"]), timeout=5)
+        call = channel.stream_stream("/echo/StreamStream")(request_iterator=iter([b"1"]), timeout=20)
         assert isinstance(call, grpc.aio.StreamStreamCall)
         assert (await call.read()).endswith(b" 1")
         assert await call.initial_metadata() is not None
@@ -93,7 +94,7 @@ async def test_every_shape_waits_for_the_first_endpoint(etcd, service, echoes, a
 
 async def test_an_error_of_the_server_arrives_as_it_was_sent(channel):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.unary_unary("/echo/Abort")(b"FAILED_PRECONDITION not now", timeout=5)
+        await channel.unary_unary("/echo/Abort")(b"FAILED_PRECONDITION not now", timeout=20)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details() == "not now"
 
@@ -126,8 +127,8 @@ async def test_cancelling_a_call_or_its_task_cancels_it(channel, etcd, service):
 async def test_without_instances_the_error_names_the_service_and_etcds_state(etcd, service):
     async with etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
-        stream = channel.unary_stream("/echo/UnaryStream")(b"x", timeout=5)
+            await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
+        stream = channel.unary_stream("/echo/UnaryStream")(b"x", timeout=20)
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE
         assert service in await stream.details()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -138,6 +139,8 @@ async def test_without_instances_the_error_names_the_service_and_etcds_state(etc
 async def test_without_etcd_the_error_comes_at_the_deadline_and_names_the_members(service):
     dead = f"127.0.0.1:{free_port()}"
     async with etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=dead) as channel:
+        channel.get_state(try_to_connect=True)
+        await until(lambda: channel._dispatcher._running.blames_etcd, "etcd refuses connections")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -160,7 +163,7 @@ async def test_endpoints_that_refuse_connections_are_skipped(etcd, service, echo
     announce(echoes[0].address)
     async with etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert {who(await call(b"x", timeout=5)) for _ in range(50)} == {echoes[0].address}
+        assert {who(await call(b"x", timeout=20)) for _ in range(50)} == {echoes[0].address}
 
 
 class Load:
@@ -234,28 +237,25 @@ async def test_when_an_instance_is_killed(etcd, service, config):
         assert load.failed == []
     else:
         assert len(load.failed) <= 16  # the one under way, and one on a connection just dead
-        assert load.last_failure - killed < 1
+        assert load.last_failure - killed < 5  # no call hung until its deadline
         assert {e.code() for e in load.failed} <= {grpc.StatusCode.UNAVAILABLE}
 
 
-async def test_code_without_await_drives_the_retries_too(etcd, service):
-    with (
-        EchoServer(register=service, etcd=etcd) as first,
-    ):
+async def test_code_without_await_drives_the_retries_too(etcd, service, announce):
+    with ScriptedServer() as first, ScriptedServer() as second:
+        announce(first.address)
         async with etcd_grpc.aio.insecure_channel(
             f"etcd:///{service}", etcd=etcd, service_config=RETRY
         ) as channel:
-            slow = channel.unary_unary("/echo/Slow")(b"4", timeout=20)
+            name, request = script({first.address: {"sleep_s": 60}})
+            slow = channel.unary_unary("/script/Unary")(request, timeout=60)
             code = asyncio.create_task(slow.code())
-            await until(lambda: slow._inner is not None, "under way")
-            with EchoServer(register=service, etcd=etcd) as second:
-                ready = channel.unary_unary("/echo/UnaryUnary")
-                async with asyncio.timeout(10):
-                    while who(await ready(b"x", timeout=5)) != second.address:
-                        pass
-                first.kill()
-                assert await code is grpc.StatusCode.OK
-                assert who(await slow) == second.address
+            await until(lambda: "waits" in first.saw(name), "under way")
+            announce(second.address)
+            await until(connected(channel, 2), "the second is connected")
+            first.kill()
+            assert await code is grpc.StatusCode.OK
+            assert who(await slow) == second.address
 
 
 async def test_connectivity(etcd, service, echoes, announce):
@@ -283,7 +283,7 @@ async def test_interceptors_see_the_calls(etcd, service, echoes, announce):
     async with etcd_grpc.aio.insecure_channel(
         f"etcd:///{service}", etcd=etcd, interceptors=[Count()]
     ) as channel:
-        assert (await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)).endswith(b" x")
+        assert (await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)).endswith(b" x")
     assert seen == [b"/echo/UnaryUnary"] or seen == ["/echo/UnaryUnary"]
 
 
@@ -292,8 +292,10 @@ async def test_a_blocked_event_loop_gets_the_latest_set_afterwards(channel, echo
     time.sleep(0.3)  # the point: the loop is blocked while the events arrive
     call = channel.unary_unary("/echo/UnaryUnary")
     left = {echo.address for echo in echoes[1:]}
-    await until(lambda: {row.address for row in channel.explain().endpoints} == left, "the latest set")
-    assert {who(await call(b"x", timeout=5)) for _ in range(20)} == left
+    async with asyncio.timeout(20):
+        while {who(await call(b"x", timeout=20)) for _ in range(20)} != left:
+            pass
+    assert {row.address for row in channel.explain().endpoints} == left
 
 
 async def test_close_with_grace_lets_calls_finish(channel):
@@ -310,7 +312,7 @@ def test_event_loops_one_after_another(etcd, service, echoes, announce):
 
     async def once() -> str:
         async with etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
-            return who(await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5))
+            return who(await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20))
 
     assert [asyncio.run(once()) for _ in range(3)] == [echoes[0].address] * 3
 
@@ -320,7 +322,7 @@ async def test_an_unclosed_channel_warns_and_ends_its_threads(etcd, service, ech
 
     async def use() -> None:
         channel = etcd_grpc.aio.insecure_channel(f"etcd:///{service}", etcd=etcd)
-        await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+        await channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
 
     with pytest.warns(ResourceWarning, match=service):
         await use()

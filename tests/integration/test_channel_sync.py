@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import grpc
 import pytest
 from tests.support.calls import RETRY, free_port, who
 from tests.support.processes import EchoServer
+from tests.support.scripted import ScriptedServer, connected, script
 from tests.support.threads import no_thread_begins
 from tests.support.waiting import wait_until
 
@@ -26,19 +28,19 @@ def channel(etcd, service, echoes, announce):
         announce(echo.address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        wait_until(lambda: len({call(b"x", timeout=5) for _ in range(6)}) == 3, "all connected")
+        wait_until(lambda: len({call(b"x", timeout=20) for _ in range(6)}) == 3, "all connected")
         yield channel
 
 
 def test_unary_calls_are_spread_evenly_to_the_call(channel, echoes):
     call = channel.unary_unary("/echo/UnaryUnary")
-    counts = collections.Counter(who(call(b"x", timeout=5)) for _ in range(300))
+    counts = collections.Counter(who(call(b"x", timeout=20)) for _ in range(300))
     assert counts == {echo.address: 100 for echo in echoes}
 
 
 def test_with_call_gives_metadata_both_ways(channel):
     reply, call = channel.unary_unary("/echo/UnaryUnary").with_call(
-        b"x", timeout=5, metadata=(("asked", "yes"),)
+        b"x", timeout=20, metadata=(("asked", "yes"),)
     )
     assert reply.endswith(b" x")
     assert call.code() is grpc.StatusCode.OK
@@ -48,28 +50,28 @@ def test_with_call_gives_metadata_both_ways(channel):
 
 def test_futures_answer_and_call_back(channel):
     done = threading.Event()
-    futures = [channel.unary_unary("/echo/UnaryUnary").future(b"x", timeout=5) for _ in range(30)]
+    futures = [channel.unary_unary("/echo/UnaryUnary").future(b"x", timeout=20) for _ in range(30)]
     futures[0].add_done_callback(lambda _: done.set())
-    assert len({who(f.result(timeout=5)) for f in futures}) == 3
+    assert len({who(f.result(timeout=20)) for f in futures}) == 3
     assert all(f.done() and not f.running() and f.code() is grpc.StatusCode.OK for f in futures)
     assert ("initial", "one") in futures[0].initial_metadata()
-    assert done.wait(5)
+    assert done.wait(20)
 
 
 def test_streams_work_in_all_shapes(channel):
-    replies = list(channel.unary_stream("/echo/UnaryStream")(b"x", timeout=5))
+    replies = list(channel.unary_stream("/echo/UnaryStream")(b"x", timeout=20))
     assert [r.split()[1] for r in replies] == [b"x"] * 3
-    assert channel.stream_unary("/echo/StreamUnary")(iter([b"a", b"b"]), timeout=5).endswith(b"a,b")
-    reply, call = channel.stream_unary("/echo/StreamUnary").with_call(iter([b"a"]), timeout=5)
+    assert channel.stream_unary("/echo/StreamUnary")(iter([b"a", b"b"]), timeout=20).endswith(b"a,b")
+    reply, call = channel.stream_unary("/echo/StreamUnary").with_call(iter([b"a"]), timeout=20)
     assert (reply.split()[1], call.code()) == (b"a", grpc.StatusCode.OK)
-    assert channel.stream_unary("/echo/StreamUnary").future(iter([b"c"])).result(5).endswith(b"c")
-    replies = list(channel.stream_stream("/echo/StreamStream")(iter([b"1", b"2"]), timeout=5))
+    assert channel.stream_unary("/echo/StreamUnary").future(iter([b"c"])).result(20).endswith(b"c")
+    replies = list(channel.stream_stream("/echo/StreamStream")(iter([b"1", b"2"]), timeout=20))
     assert [r.split()[1] for r in replies] == [b"1", b"2"]
 
 
 def test_streams_are_spread(channel):
     call = channel.unary_stream("/echo/UnaryStream")
-    assert len({who(next(iter(call(b"x", timeout=5)))) for _ in range(3)}) == 3
+    assert len({who(next(iter(call(b"x", timeout=20)))) for _ in range(3)}) == 3
 
 
 def test_every_shape_waits_for_the_first_endpoint(etcd, service, echoes, announce):
@@ -78,24 +80,24 @@ def test_every_shape_waits_for_the_first_endpoint(etcd, service, echoes, announc
         with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
             match shape:
                 case "UnaryUnary":
-                    reply = channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+                    reply = channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
                 case "UnaryStream":
-                    reply = next(iter(channel.unary_stream("/echo/UnaryStream")(b"x", timeout=5)))
+                    reply = next(iter(channel.unary_stream("/echo/UnaryStream")(b"x", timeout=20)))
                 case "StreamUnary":
-                    reply = channel.stream_unary("/echo/StreamUnary")(iter([b"x"]), timeout=5)
+                    reply = channel.stream_unary("/echo/StreamUnary")(iter([b"x"]), timeout=20)
                 case "StreamStream":
-                    stream = channel.stream_stream("/echo/StreamStream")(iter([b"x"]), timeout=5)
+                    stream = channel.stream_stream("/echo/StreamStream")(iter([b"x"]), timeout=20)
                     assert ("initial", "one") not in stream.initial_metadata()
                     reply = next(stream)
                     assert stream.code() is grpc.StatusCode.OK
                 case "future":
-                    reply = channel.unary_unary("/echo/UnaryUnary").future(b"x", timeout=5).result()
+                    reply = channel.unary_unary("/echo/UnaryUnary").future(b"x", timeout=20).result()
             assert who(reply) == echoes[0].address
 
 
 def test_an_error_of_the_server_arrives_as_it_was_sent(channel):
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/echo/Abort")(b"FAILED_PRECONDITION not now", timeout=5)
+        channel.unary_unary("/echo/Abort")(b"FAILED_PRECONDITION not now", timeout=20)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details() == "not now"
 
@@ -104,7 +106,7 @@ def test_a_server_that_quotes_a_connection_failure_is_not_called_again(channel):
     """A server's own UNAVAILABLE may repeat the words of a client that failed further down."""
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/echo/Abort")(
-            b"UNAVAILABLE failed to connect to all addresses; last error: x", timeout=5
+            b"UNAVAILABLE failed to connect to all addresses; last error: x", timeout=20
         )
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
@@ -114,7 +116,7 @@ def test_a_deadline_is_kept(channel):
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/echo/Slow")(b"30", timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_cancelling_a_future_cancels_the_call(channel):
@@ -128,7 +130,7 @@ def test_cancelling_a_future_cancels_the_call(channel):
 def test_without_instances_the_error_names_the_service_and_etcds_state(etcd, service):
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+            channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert service in caught.value.details()
     assert f"etcd at {etcd} is connected, revision" in caught.value.details()
@@ -138,6 +140,8 @@ def test_without_instances_the_error_names_the_service_and_etcds_state(etcd, ser
 def test_without_etcd_the_error_comes_at_the_deadline_and_names_the_members(service):
     dead = f"127.0.0.1:{free_port()}"
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=dead) as channel:
+        channel.subscribe(lambda _: None, try_to_connect=True)
+        wait_until(lambda: channel._dispatcher._running.blames_etcd, "etcd refuses connections")
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -163,7 +167,7 @@ def test_endpoints_that_refuse_connections_are_skipped(etcd, service, echoes, an
     announce(echoes[0].address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert {who(call(b"x", timeout=5)) for _ in range(50)} == {echoes[0].address}
+        assert {who(call(b"x", timeout=20)) for _ in range(50)} == {echoes[0].address}
 
 
 def test_when_all_refuse_the_error_lists_them(etcd, service, announce):
@@ -252,29 +256,31 @@ def test_without_a_retry_policy_only_calls_in_flight_die_with_their_instance(etc
         before = load.answered[first.address]
         wait_until(lambda: load.answered[first.address] > before + 200, "goes on")
     assert len(load.failed) <= 8  # the one under way in each thread, and one on a connection just dead
-    assert load.last_failure - killed < 1
+    assert load.last_failure - killed < 5  # no call hung until its deadline
     assert {error.code() for error in load.failed} <= {grpc.StatusCode.UNAVAILABLE}
 
 
-def test_a_future_that_dies_with_its_instance_is_sent_again(etcd, service):
+def test_a_future_that_dies_with_its_instance_is_sent_again(etcd, service, announce):
     with (
-        EchoServer(register=service, etcd=etcd) as first,
+        ScriptedServer() as first,
+        ScriptedServer() as second,
         etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, service_config=RETRY) as channel,
     ):
-        future = channel.unary_unary("/echo/Slow").future(b"4", timeout=20)
-        wait_until(lambda: future._inner is not None, "under way")
-        with EchoServer(register=service, etcd=etcd) as second:
-            ready = channel.unary_unary("/echo/UnaryUnary")
-            wait_until(lambda: who(ready(b"x", timeout=5)) == second.address, "the second answers")
-            first.kill()
-            assert who(future.result(timeout=20)) == second.address
+        announce(first.address)
+        name, request = script({first.address: {"sleep_s": 60}})
+        future = channel.unary_unary("/script/Unary").future(request, timeout=60)
+        wait_until(lambda: "waits" in first.saw(name), "under way")
+        announce(second.address)
+        wait_until(connected(channel, 2), "the second is connected")
+        first.kill()
+        assert who(future.result(timeout=60)) == second.address
 
 
 def test_a_killed_instance_that_comes_back_on_its_port_is_used_again_at_once(etcd, service):
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd, service_config=RETRY) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        with EchoServer(register=service, etcd=etcd) as first:
-            assert who(call(b"x", timeout=5)) == first.address
+        with EchoServer(register=service, etcd=etcd, port=free_port()) as first:
+            assert who(call(b"x", timeout=20)) == first.address
             first.kill()
         with EchoServer(register=service, etcd=etcd, port=first.port) as again:
             assert again.address == first.address
@@ -291,7 +297,7 @@ def test_garbage_under_the_prefix_is_skipped_and_logged_once(
         raw.put(f"{service}/bad{number}", value)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert {who(call(b"x", timeout=5)) for _ in range(10)} == {echoes[0].address}
+        assert {who(call(b"x", timeout=20)) for _ in range(10)} == {echoes[0].address}
     complaints = [r for r in caplog.records if "skipped an entry" in r.message]
     assert len(complaints) == 6
     assert all(r.message.isprintable() for r in complaints)
@@ -309,7 +315,7 @@ def test_a_draining_or_weightless_instance_gets_no_call(etcd, service, echoes, a
     )
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        assert {who(call(b"x", timeout=5)) for _ in range(20)} == {echoes[0].address}
+        assert {who(call(b"x", timeout=20)) for _ in range(20)} == {echoes[0].address}
 
 
 def test_a_call_in_flight_survives_the_removal_of_its_instance(channel, echoes, raw, service):
@@ -328,8 +334,8 @@ def test_interceptors_of_grpc_work_on_it(channel):
             return continuation(client_call_details, request)
 
     intercepted = grpc.intercept_channel(channel, Count())
-    assert intercepted.unary_unary("/echo/UnaryUnary")(b"x", timeout=5).endswith(b" x")
-    assert intercepted.unary_unary("/echo/UnaryUnary").future(b"x", timeout=5).result().endswith(b" x")
+    assert intercepted.unary_unary("/echo/UnaryUnary")(b"x", timeout=20).endswith(b" x")
+    assert intercepted.unary_unary("/echo/UnaryUnary").future(b"x", timeout=20).result().endswith(b" x")
     assert Count.calls == 2
 
 
@@ -341,7 +347,7 @@ def test_an_interceptor_sees_the_error_of_an_empty_service(etcd, service):
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         intercepted = grpc.intercept_channel(channel, Pass())
         with pytest.raises(grpc.RpcError) as caught:
-            intercepted.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+            intercepted.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -387,7 +393,7 @@ def test_an_unclosed_channel_warns_and_ends_its_threads(etcd, service, echoes, a
 
     def use() -> None:
         channel = etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd)
-        channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=5)
+        channel.unary_unary("/echo/UnaryUnary")(b"x", timeout=20)
 
     with pytest.warns(ResourceWarning, match=service):
         use()
@@ -398,16 +404,18 @@ def test_a_stub_keeps_its_channel_alive(etcd, service, echoes, announce):
     announce(echoes[0].address)
     call = etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd).unary_unary("/echo/UnaryUnary")
     gc.collect()
-    assert who(call(b"x", timeout=5)) == echoes[0].address
+    assert who(call(b"x", timeout=20)) == echoes[0].address
     call._channel.close()
 
 
-def test_the_first_calls_are_spread_too(etcd, service, echoes, announce):
+def test_the_first_calls_are_spread_too(etcd, service, echoes, announce, monkeypatch):
+    # For a machine that takes longer to connect.
+    monkeypatch.setattr("etcd_grpc.channel.subchannel_set._FIRST_PICKER_S", 10.0)
     for echo in echoes:
         announce(echo.address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:
         call = channel.unary_unary("/echo/UnaryUnary")
-        counts = collections.Counter(who(call(b"x", timeout=5)) for _ in range(6))
+        counts = collections.Counter(who(call(b"x", timeout=20)) for _ in range(6))
     assert counts == {echo.address: 2 for echo in echoes}
 
 
@@ -416,7 +424,7 @@ def test_a_channel_of_a_module_is_no_noise_at_exit(etcd, service, echoes, announ
     code = (
         "import etcd_grpc\n"
         f"channel = etcd_grpc.insecure_channel('etcd:///{service}', etcd='{etcd}')\n"
-        "print(channel.unary_unary('/echo/UnaryUnary')(b'x', timeout=5).decode())\n"
+        "print(channel.unary_unary('/echo/UnaryUnary')(b'x', timeout=20).decode())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
@@ -433,10 +441,10 @@ service, etcd, address = sys.argv[1:]
 channel = etcd_grpc.insecure_channel("etcd:///" + service, etcd=etcd)
 call = channel.unary_unary("/echo/UnaryUnary")
 registration = etcd_grpc.register(service + ".other", port=5000, etcd=etcd)
-assert call(b"x", timeout=5).split()[0].decode() == address
+assert call(b"x", timeout=20).split()[0].decode() == address
 child = os.fork()
 if not child:
-    assert call(b"x", timeout=5).split()[0].decode() == address
+    assert call(b"x", timeout=20).split()[0].decode() == address
     try:
         registration.update(weight=2)
     except etcd_grpc.ConfigurationError as error:
@@ -446,7 +454,7 @@ if not child:
     sys.exit(7)
 _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 7, status
-assert call(b"x", timeout=5).split()[0].decode() == address
+assert call(b"x", timeout=20).split()[0].decode() == address
 registration.update(weight=3)
 registration.close(settle_s=0)
 channel.close()
@@ -498,7 +506,8 @@ def test_an_unknown_policy_lists_the_known_ones():
 
 def test_the_service_config_option_is_understood(etcd, service, echoes, announce):
     announce(echoes[0].address)
-    options = [("grpc.service_config", '{"methodConfig":[{"name":[{}],"timeout":"2s"}]}')]
+    slow = {"name": [{"service": "echo", "method": "Slow"}], "timeout": "0.5s"}
+    options = [("grpc.service_config", json.dumps({"methodConfig": [slow]}))]
     with etcd_grpc.insecure_channel(f"etcd:///{service}", options=options, etcd=etcd) as channel:
         assert channel.unary_unary("/echo/UnaryUnary")(b"x").endswith(b" x")
         with pytest.raises(grpc.RpcError) as caught:
