@@ -69,7 +69,7 @@ def put_many(raw: RawEtcd, service: str, numbers: range) -> None:
 def test_a_service_of_many_pages_is_listed_completely(etcd, service, raw):
     put_many(raw, service, range(4500))
     with Follower((etcd,), service) as follower:
-        wait_until(lambda: len(follower.view) == 4500, "all listed")
+        wait_until(lambda: len(follower.view) == 4500, "all listed", 30)
         assert follower.resolver.snapshot().connected
         raw.delete(f"{service}/00007")
         wait_until(lambda: len(follower.view) == 4499, "followed")
@@ -85,14 +85,15 @@ def test_a_service_whose_name_begins_another_is_not_mixed_up(etcd, service, raw)
 
 
 def test_many_followers_of_a_process_share_one_stream(etcd, service, raw):
+    before = set(threading.enumerate())
     followers = [Follower((etcd,), f"{service}.{n}") for n in range(10)]
     try:
         for number in range(10):
             raw.put(f"{service}.{number}/x", value("10.0.0.1:1"))
         wait_until(lambda: all(f.view for f in followers), "all followed")
-        names = [t.name for t in threading.enumerate() if t.name.startswith("etcd-grpc")]
-        assert sorted(set(names) - {"etcd-grpc-children"}) == ["etcd-grpc-control", "etcd-grpc-watch"]
-        assert names.count("etcd-grpc-watch") == 1
+        began = [t.name for t in threading.enumerate() if t not in before]
+        ours = sorted(name for name in began if name.startswith("etcd-grpc"))
+        assert ours == ["etcd-grpc-control", "etcd-grpc-watch"]
     finally:
         for follower in followers:
             follower.close()
@@ -124,7 +125,7 @@ def test_no_change_is_missed_when_the_watched_member_fails(cluster: Cluster, ser
         other = cluster.endpoints[(watched + 1) % 3]
         with RawEtcd(other) as raw:
             expected = _write_while(raw, service, lambda: getattr(cluster, fault)(watched))
-            wait_until(lambda: follower.view == expected, "the view is etcd's", 15)
+            wait_until(lambda: follower.view == expected, "the view is etcd's", 30)
         assert follower.sizes[1:].count(0) == 0  # never an empty view in between
         if fault == "pause":
             cluster.resume(watched)
@@ -140,7 +141,7 @@ def test_no_change_is_missed_when_the_leader_is_killed(cluster: Cluster, service
         cluster.leader()
         raw.put(f"{service}/b", value("10.0.0.1:2"))
         raw.delete(f"{service}/a")
-        wait_until(lambda: list(follower.view) == [f"{service}/b"], "followed", 15)
+        wait_until(lambda: list(follower.view) == [f"{service}/b"], "followed", 30)
 
 
 def test_a_compaction_while_the_watch_is_down_leads_to_a_list_and_a_difference(service):
@@ -154,7 +155,7 @@ def test_a_compaction_while_the_watch_is_down_leads_to_a_list_and_a_difference(s
             raw.delete(f"{service}/00003")
             put_many(raw, service, range(20, 25))
             raw.compact()
-            wait_until(lambda: len(follower.view) == 24, "the view is etcd's", 15)
+            wait_until(lambda: len(follower.view) == 24, "the view is etcd's", 30)
             assert 0 not in follower.sizes[1:]
 
 
@@ -169,7 +170,7 @@ def test_without_etcd_the_last_view_is_kept_and_marked(service):
             assert cluster.endpoints[0] in follower.resolver.status()
             cluster.restart(0)
             cluster.wait_healthy()
-            wait_until(lambda: follower.resolver.snapshot().connected, "connected again", 15)
+            wait_until(lambda: follower.resolver.snapshot().connected, "connected again", 30)
 
 
 def test_an_etcd_that_was_emptied_is_listed_again(service, tmp_path):
@@ -185,7 +186,7 @@ def test_an_etcd_that_was_emptied_is_listed_again(service, tmp_path):
             cluster.start()
             assert cluster.endpoints == endpoints
             raw.put(f"{service}/new", value("10.0.0.9:1"))
-            wait_until(lambda: f"{service}/new" in follower.view, "the view is etcd's", 15)
+            wait_until(lambda: f"{service}/new" in follower.view, "the view is etcd's", 30)
             # So many at once: rather a mistake in etcd than thirty servers that died.
             assert len(follower.resolver.snapshot().held) == 30
             assert len(follower.view) == 31
