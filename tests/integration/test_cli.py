@@ -43,14 +43,14 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 
 def put(cluster: Cluster, key: bytes, value: bytes) -> None:
     with grpc.insecure_channel(cluster.endpoints[0]) as channel:
         rpc = channel.unary_unary(methods.PUT.path, methods.PUT.serialize, methods.PUT.deserialize)
-        rpc(rpc_pb2.PutRequest(key=key, value=value), timeout=5)
+        rpc(rpc_pb2.PutRequest(key=key, value=value), timeout=20)
 
 
 def entry(address: str, **metadata: object) -> bytes:
@@ -154,7 +154,7 @@ def test_endpoints_watch_shows_changes_until_ctrl_c(cluster: Cluster) -> None:
         assert appeared[0]["address"] == "127.0.0.1:5006"
     assert next(found for found in shown if not found) == []
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
 
 
