@@ -8,13 +8,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.waiting import wait_until
 
 from etcd_grpc.processes import _janitor
 from etcd_grpc.processes.children import Children
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 COMMAND = "import typer; from etcd_grpc.cli.devcluster import devcluster; typer.run(devcluster)"
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.01)
 
 
 def runs(pid: int) -> bool:
@@ -62,8 +55,8 @@ class Offspring:
         return [entry.name for entry in self.tmp_path.glob("etcd-grpc-*")]
 
     def assert_nothing_left(self) -> None:
-        wait_until(lambda: not self.running(), "every process has ended")
-        wait_until(lambda: not self.temporary(), "every temporary directory is gone")
+        wait_until(lambda: not self.running(), "every process has ended", 30)
+        wait_until(lambda: not self.temporary(), "every temporary directory is gone", 30)
 
 
 @pytest.fixture
@@ -135,8 +128,8 @@ def test_sigkill_of_a_parent_that_has_forked_leaves_nothing(
     )
     fork = int(program.process.stdout.readline())
     program.process.kill()
-    wait_until(lambda: program.running() == [fork], "only the fork is left")
-    wait_until(lambda: not program.temporary(), "the directory is gone, though the fork has a pipe")
+    wait_until(lambda: program.running() == [fork], "only the fork is left", 30)
+    wait_until(lambda: not program.temporary(), "the directory is gone, though the fork has a pipe", 30)
 
 
 @pytest.mark.parametrize("data_dir", ["None", "Path(sys.argv[1])"])
@@ -153,7 +146,7 @@ def test_an_interpreter_that_ends_without_a_stop_leaves_nothing(
         """,
         str(tmp_path / "data"),
     )
-    _, errors = program.process.communicate(timeout=20)
+    _, errors = program.process.communicate(timeout=60)
     assert program.process.returncode == 0
     assert "ResourceWarning: etcd cluster: never stopped" in errors
     assert "Traceback" not in errors
@@ -174,7 +167,7 @@ def test_a_signal_ends_the_command_in_order(
     assert line.startswith("export ETCDCTL_ENDPOINTS=127.0.0.1:")
     assert line.count(":") == 3
     program.process.send_signal(ending)
-    rest, errors = program.process.communicate(timeout=20)
+    rest, errors = program.process.communicate(timeout=60)
     assert (program.process.returncode, rest) == (0, "")
     assert "Traceback" not in errors
     program.assert_nothing_left()
@@ -191,9 +184,9 @@ def test_the_command_interrupted_while_it_starts_leaves_nothing(
         "process": lambda: len(program.running()) > 2,
         "log": lambda: list(program.tmp_path.glob("*/etcd-1.log")),
     }
-    wait_until(reached[moment], moment)
+    wait_until(reached[moment], moment, 30)
     program.process.send_signal(ending)
-    _, errors = program.process.communicate(timeout=20)
+    _, errors = program.process.communicate(timeout=60)
     assert program.process.returncode == (-9 if ending == signal.SIGKILL else 0), errors
     program.assert_nothing_left()
 
@@ -206,7 +199,7 @@ def test_the_command_tells_of_a_member_that_ends(launch: Callable[..., Offspring
     assert "Ctrl-C" in program.process.stderr.readline()
     assert program.process.stderr.readline() == "etcd-0 has ended\n"
     program.process.send_signal(signal.SIGTERM)
-    program.process.communicate(timeout=20)
+    program.process.communicate(timeout=60)
     program.assert_nothing_left()
 
 
@@ -222,7 +215,7 @@ def test_what_the_command_cannot_do_is_a_message_and_no_traceback(
     launch: Callable[..., Offspring], arguments: list[str], status: int, words: str
 ) -> None:
     program = launch(COMMAND, *arguments)
-    output, errors = program.process.communicate(timeout=20)
+    output, errors = program.process.communicate(timeout=60)
     assert (program.process.returncode, output) == (status, "")
     assert words in errors
     assert "Traceback" not in errors
@@ -235,7 +228,7 @@ def test_the_command_comes_back_with_its_data(launch: Callable[..., Offspring], 
         program = launch(COMMAND, "--data-dir", str(tmp_path / "data"))
         lines.append(program.process.stdout.readline())
         program.process.send_signal(signal.SIGTERM)
-        program.process.communicate(timeout=20)
+        program.process.communicate(timeout=60)
         assert program.process.returncode == 0
         program.assert_nothing_left()
     assert lines[0] == lines[1] != ""
@@ -265,7 +258,7 @@ def test_a_child_gets_its_environment_directory_output_and_default_signals(
     with (tmp_path / "output").open("wb") as output:
         environment = {"PATH": os.environ["PATH"], "WHAT": "here"}
         process = children.spawn(["sh", "-c", script], env=environment, cwd=tmp_path, stdout=output)
-    assert process.wait(10) == 0  # cat too: nothing comes from standard input
+    assert process.wait(30) == 0  # cat too: nothing comes from standard input
     first, second = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
     assert first == f"here in {tmp_path}"
     assert int(second.split()[1], 16) & 1 << (signal.SIGPIPE - 1) == 0
@@ -351,10 +344,10 @@ def test_the_janitor_kills_only_whom_it_was_told_of(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-I", "-S", _janitor.__file__, str(os.getpid())],
             input="".join(f"{command}\n" for command in commands).encode("ascii"),
-            timeout=20,
+            timeout=60,
             check=True,
         )
-        assert sleepers[0].wait(10) == -signal.SIGKILL
+        assert sleepers[0].wait(30) == -signal.SIGKILL
         assert [sleeper.poll() for sleeper in sleepers[1:]] == [None, None]
         assert not directory.exists()
         assert tmp_path.exists()
