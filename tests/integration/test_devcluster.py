@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.threads import no_thread_begins
+from tests.support.waiting import wait_until
 
 from etcd_grpc.devcluster import Cluster, find_etcd_binary, formation, ports
 from etcd_grpc.errors import ConfigurationError, EtcdUnavailableError, StoredDataError
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 
 
 def ask(address: str, path: str, body: dict[str, object]) -> dict[str, object]:
-    connection = http.client.HTTPConnection(address, timeout=10)
-    try:
-        connection.request("POST", path, json.dumps(body))
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-        assert response.status == 200, answer
-        return answer
-    finally:
-        connection.close()
+    """The answer, once there is one: etcd refuses while a leader is being elected."""
+
+    def answer() -> dict[str, object] | None:
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+            connection.request("POST", path, json.dumps(body))
+            response = connection.getresponse()
+            told = json.loads(response.read())
+            return told if response.status == 200 else None
+
+    return wait_until(answer, f"an answer of {address} to {path}")
 
 
 def encoded(text: str) -> str:
