@@ -23,6 +23,8 @@ from tests.support.waiting import wait_until
 
 import etcd_grpc
 
+pytestmark = pytest.mark.timeout(600)  # the first of them builds the Go program
+
 SOURCE = Path(__file__).parent.parent / "support" / "interop"
 
 
