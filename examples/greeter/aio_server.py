@@ -26,6 +26,7 @@ async def serve(host: str, port: int, ttl_s: int) -> None:
     greeter = Greeter()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     port = server.add_insecure_port(f"{host}:{port}")
+    greeter.instance = f"{host}:{port}"
     helloworld_pb2_grpc.add_GreeterServicer_to_server(greeter, server)
     await server.start()
     try:

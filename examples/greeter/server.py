@@ -30,6 +30,7 @@ def main() -> None:
     greeter = Greeter()
     server = grpc.server(futures.ThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)])
     port = server.add_insecure_port(f"{arguments.host}:{arguments.port}")
+    greeter.instance = f"{arguments.host}:{port}"
     helloworld_pb2_grpc.add_GreeterServicer_to_server(greeter, server)
     server.start()
     try:

@@ -20,6 +20,12 @@ __all__ = ["_no_thread_left", "service"]
 
 # A machine of a CI system may be many times slower than the bound that holds in production.
 SLACK = 3.0
+_STANDSTILL_S = 5.0
+
+
+def allowed(bound_s: float) -> float:
+    """What a test lets a bound be: the machine may be slow, and stand still once in a while."""
+    return bound_s * SLACK + _STANDSTILL_S
 
 
 @pytest.fixture
@@ -54,12 +60,12 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def recovers() -> Callable[..., float]:
-    """Wait for a recovery, hold it to its bound (times a slack) and note how long it took."""
+    """Wait for a recovery, hold it to what its bound allows, and note how long it took."""
 
     def wait(
         row: int, fault: str, condition: Callable[[], object], bound_s: float, since: float
     ) -> float:
-        left = since + bound_s * SLACK - time.monotonic()
+        left = since + allowed(bound_s) - time.monotonic()
         wait_until(condition, f"row {row}, {fault}", max(0.1, left))
         took_s = time.monotonic() - since
         record(row, fault, took_s, bound_s)

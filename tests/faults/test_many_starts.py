@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from benchmarks.etcd_metrics import Sampler, peak
+from tests.faults.conftest import allowed
 from tests.support.processes import EchoServer
 from tests.support.report import record
 from tests.support.waiting import until
@@ -83,7 +84,7 @@ async def test_everything_starts_after_an_outage_without_a_storm(service, told):
     note = f"at most {most:.0f} requests in 100 ms"
     record(46, "200 registrations and 200 channels start in an outage", took_s, BOUND_S, note)
     assert last.calls["Watch"] <= 1 + breaks(told), "one stream a process"
-    assert took_s < BOUND_S
+    assert took_s < allowed(BOUND_S)
     assert most < 2 * STARTS, "they come one after another"
     # Instances and service config are each listed and watched, and an instance is put.
     assert last.total < 2 * 5 * STARTS, "five requests a start: nobody asks again and again"
