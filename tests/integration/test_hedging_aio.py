@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import Iterator
 
 import grpc
 import pytest
 from tests.support.calls import free_port, who
-from tests.support.scripted import ScriptedServer, connected, hedge, in_flight, script
+from tests.support.scripted import ScriptedServer, aio_opened, announced, hedge, in_flight, script
 from tests.support.waiting import until
 
 import etcd_grpc
@@ -20,25 +20,11 @@ HANGS = {"sleep_s": 60}
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
     """Three scripted servers, announced."""
-    with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(ScriptedServer()) for _ in range(3)]
-        for server in made:
-            announce(server.address)
+    with announced(announce, 3) as made:
         yield made
 
 
-@contextlib.asynccontextmanager
-async def opened(
-    etcd: str, service: str, config, count: int = 3, **arguments
-) -> AsyncIterator[etcd_grpc.aio.Channel]:
-    """A channel, all of it connected; ends with nothing in flight."""
-    async with etcd_grpc.aio.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
-    ) as channel:
-        channel.get_state(try_to_connect=True)
-        await until(connected(channel, count), "all connected")
-        yield channel
-        await until(lambda: not in_flight(channel), "nothing in flight")
+opened = functools.partial(aio_opened, count=3)
 
 
 def saw(servers: list[ScriptedServer], name: str) -> list[str]:

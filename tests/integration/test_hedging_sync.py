@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
+from tests.support import scripted
 from tests.support.calls import free_port, who
-from tests.support.scripted import ScriptedServer, connected, hedge, in_flight, script
+from tests.support.scripted import ScriptedServer, announced, hedge, in_flight, script
 from tests.support.waiting import wait_until
 
 import etcd_grpc
@@ -21,23 +22,11 @@ HANGS = {"sleep_s": 60}
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
     """Three scripted servers, announced."""
-    with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(ScriptedServer()) for _ in range(3)]
-        for server in made:
-            announce(server.address)
+    with announced(announce, 3) as made:
         yield made
 
 
-@contextlib.contextmanager
-def opened(etcd: str, service: str, config, count: int = 3, **arguments) -> Iterator[etcd_grpc.Channel]:
-    """A channel, all of it connected; ends with nothing in flight."""
-    with etcd_grpc.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
-    ) as channel:
-        channel.subscribe(lambda _: None, try_to_connect=True)
-        wait_until(connected(channel, count), "all connected")
-        yield channel
-        wait_until(lambda: not in_flight(channel), "nothing in flight")
+opened = functools.partial(scripted.opened, count=3)
 
 
 def saw(servers: list[ScriptedServer], name: str) -> list[str]:

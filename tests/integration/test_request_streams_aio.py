@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from tests.support.calls import RETRY, who
-from tests.support.scripted import ScriptedServer, connected, in_flight, script, two_servers
+from tests.support.scripted import ScriptedServer, aio_opened, announced, in_flight, script
 from tests.support.waiting import until
-
-import etcd_grpc
 
 FAILS = {"code": "UNAVAILABLE"}
 MANY = [b"%d" % number for number in range(50)]
@@ -22,28 +19,13 @@ MANY = [b"%d" % number for number in range(50)]
 
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
-    with two_servers(announce) as made:
+    with announced(announce, 2) as made:
         yield made
-
-
-@contextlib.asynccontextmanager
-async def opened(etcd: str, service: str, config=RETRY, **arguments) -> AsyncIterator[Any]:
-    """A channel, all of it connected; ends with nothing in flight and no task."""
-    async with etcd_grpc.aio.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
-    ) as channel:
-        channel.get_state(try_to_connect=True)
-        await until(connected(channel, 2), "all connected")
-        before = asyncio.all_tasks()
-        yield channel
-        await until(lambda: not in_flight(channel), "nothing in flight")
-        own = asyncio.current_task()
-        await until(lambda: asyncio.all_tasks() - {own} <= before, "no task is left")
 
 
 @pytest.fixture
 async def channel(etcd, service, servers):
-    async with opened(etcd, service) as channel:
+    async with aio_opened(etcd, service) as channel:
         yield channel
 
 
@@ -147,7 +129,7 @@ async def test_the_last_failure_is_told_when_all_attempts_fail(channel, servers,
 
 @in_all_ways
 async def test_without_a_retry_policy_it_is_sent_once(etcd, service, servers, call, given):
-    async with opened(etcd, service, config=None) as channel:
+    async with aio_opened(etcd, service, config=None) as channel:
         name, first = script({"*": FAILS})
         with pytest.raises(grpc.aio.AioRpcError):
             await call(channel, given, [first])
@@ -160,7 +142,7 @@ async def test_it_is_sent_again_as_long_as_all_of_it_is_kept(
     etcd, service, servers, call, limit, attempts
 ):
     options = (("grpc.per_rpc_retry_buffer_size", limit),)
-    async with opened(etcd, service, options=options) as channel:
+    async with aio_opened(etcd, service, options=options) as channel:
         name, first = script({"*": {**FAILS, "after": 1}})
         with pytest.raises(grpc.aio.AioRpcError):
             await call(channel, by_iterator, [first, b"x" * 2000])
@@ -268,7 +250,7 @@ async def test_a_task_that_is_cancelled_while_it_writes_cancels_the_call(etcd, s
     """As on a plain channel."""
     policy = {**RETRY["methodConfig"][0]["retryPolicy"], "initialBackoff": "60s", "maxBackoff": "60s"}
     config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
-    async with opened(etcd, service, config) as channel:
+    async with aio_opened(etcd, service, config) as channel:
         name, first = script({"*": FAILS})
         call = channel.stream_stream("/script/Talk")()
         await call.write(first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import traceback
@@ -10,11 +9,10 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from tests.support.calls import RETRY, retry_on, who
-from tests.support.scripted import ScriptedServer, connected, in_flight, script, two_servers
+from tests.support.calls import retry_on, who
+from tests.support.scripted import ScriptedServer, announced, opened, script
 from tests.support.waiting import wait_until
 
-import etcd_grpc
 from etcd_grpc.channel.sync import requests as sync_requests
 
 FAILS = {"code": "UNAVAILABLE"}
@@ -23,20 +21,8 @@ MANY = [b"%d" % number for number in range(50)]
 
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
-    with two_servers(announce) as made:
+    with announced(announce, 2) as made:
         yield made
-
-
-@contextlib.contextmanager
-def opened(etcd: str, service: str, config=RETRY, **arguments) -> Iterator[etcd_grpc.Channel]:
-    """A channel, all of it connected; ends with nothing in flight."""
-    with etcd_grpc.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
-    ) as channel:
-        channel.subscribe(lambda _state: None, try_to_connect=True)
-        wait_until(connected(channel, 2), "all connected")
-        yield channel
-        wait_until(lambda: not in_flight(channel), "nothing in flight")
 
 
 @pytest.fixture

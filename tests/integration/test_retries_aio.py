@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 from collections.abc import Iterator
 
 import grpc
 import pytest
-from tests.support.calls import RETRY, who
-from tests.support.scripted import ScriptedServer, connected, in_flight, script
+from tests.support.calls import retry_on, who
+from tests.support.scripted import ScriptedServer, aio_opened, announced, connected, in_flight, script
 from tests.support.waiting import until
 
 import etcd_grpc
 
 FAILS = {"code": "UNAVAILABLE"}
-LONG_BACKOFF = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                **RETRY["methodConfig"][0]["retryPolicy"],
-                "initialBackoff": "60s",
-                "maxBackoff": "60s",
-            },
-        }
-    ]
-}
+LONG_BACKOFF = retry_on("UNAVAILABLE", backoff="60s")
 
 
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
     """Two scripted servers, announced."""
-    with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(ScriptedServer()) for _ in range(2)]
-        for server in made:
-            announce(server.address)
+    with announced(announce, 2) as made:
         yield made
 
 
 @pytest.fixture
 async def channel(etcd, service, servers):
     """A channel that retries on UNAVAILABLE; ends with nothing in flight."""
-    async with etcd_grpc.aio.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=RETRY
-    ) as channel:
-        channel.get_state(try_to_connect=True)
-        await until(connected(channel, 2), "all connected")
+    async with aio_opened(etcd, service) as channel:
         yield channel
-        await until(lambda: not in_flight(channel), "nothing in flight")
 
 
 async def test_call_that_only_has_a_done_callback_is_sent_again(channel, servers):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import gc
 import threading
 import time
@@ -11,48 +10,19 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from tests.support.calls import RETRY, who
-from tests.support.scripted import ScriptedServer, connected, in_flight, script
+from tests.support.calls import RETRY, retry_on, who
+from tests.support.scripted import ScriptedServer, announced, in_flight, opened, script
 from tests.support.waiting import wait_until
 
-import etcd_grpc
-
 FAILS = {"code": "UNAVAILABLE"}
-LONG_BACKOFF = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                **RETRY["methodConfig"][0]["retryPolicy"],
-                "initialBackoff": "60s",
-                "maxBackoff": "60s",
-            },
-        }
-    ]
-}
+LONG_BACKOFF = retry_on("UNAVAILABLE", backoff="60s")
 
 
 @pytest.fixture
 def servers(announce) -> Iterator[list[ScriptedServer]]:
     """Two scripted servers, announced."""
-    with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(ScriptedServer()) for _ in range(2)]
-        for server in made:
-            announce(server.address)
+    with announced(announce, 2) as made:
         yield made
-
-
-@contextlib.contextmanager
-def opened(etcd: str, service: str, config=RETRY, **arguments) -> Iterator[etcd_grpc.Channel]:
-    """A channel, all of it connected; ends with nothing in flight."""
-    with etcd_grpc.insecure_channel(
-        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
-    ) as channel:
-        states: list[object] = []
-        channel.subscribe(states.append, try_to_connect=True)
-        wait_until(connected(channel, 2), "all connected")
-        yield channel
-        wait_until(lambda: not in_flight(channel), "nothing in flight")
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from etcd_grpc.devcluster import ports
 from etcd_grpc.errors import ConfigurationError
 
 
-def retry_on(*codes: str) -> dict[str, Any]:
-    """A service config that retries every method on these."""
+def retry_on(*codes: str, backoff: str = "0.01s") -> dict[str, Any]:
+    """A service config that retries every method on these; the first time after about ``backoff``."""
     policy = {
         "maxAttempts": 4,
-        "initialBackoff": "0.01s",
-        "maxBackoff": "0.1s",
+        "initialBackoff": backoff,
+        "maxBackoff": "60s",
         "backoffMultiplier": 2,
         "retryableStatusCodes": codes,
     }

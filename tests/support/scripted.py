@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from tests.support.calls import RETRY
+from tests.support.waiting import until, wait_until
+
+import etcd_grpc
 
 SERVER = Path(__file__).with_name("scripted_server.py")
 _ids = itertools.count()
@@ -64,13 +69,44 @@ class ScriptedServer:
 
 
 @contextlib.contextmanager
-def two_servers(announce: Callable[[str], object]) -> Iterator[list[ScriptedServer]]:
-    """Two of them, announced."""
+def announced(announce: Callable[[str], object], count: int) -> Iterator[list[ScriptedServer]]:
+    """So many of them, in etcd."""
     with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(ScriptedServer()) for _ in range(2)]
+        made = [stack.enter_context(ScriptedServer()) for _ in range(count)]
         for server in made:
             announce(server.address)
         yield made
+
+
+@contextlib.contextmanager
+def opened(
+    etcd: str, service: str, config: Any = RETRY, *, count: int = 2, **arguments: Any
+) -> Iterator[etcd_grpc.Channel]:
+    """A channel, connected to so many; ends with nothing in flight."""
+    with etcd_grpc.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
+    ) as channel:
+        channel.subscribe(lambda _state: None, try_to_connect=True)
+        wait_until(connected(channel, count), "all connected")
+        yield channel
+        wait_until(lambda: not in_flight(channel), "nothing in flight")
+
+
+@contextlib.asynccontextmanager
+async def aio_opened(
+    etcd: str, service: str, config: Any = RETRY, *, count: int = 2, **arguments: Any
+) -> AsyncIterator[Any]:
+    """As ``opened``, in asyncio; ends with no task either."""
+    async with etcd_grpc.aio.insecure_channel(
+        f"etcd:///{service}", etcd=etcd, service_config=config, **arguments
+    ) as channel:
+        channel.get_state(try_to_connect=True)
+        await until(connected(channel, count), "all connected")
+        before = asyncio.all_tasks()
+        yield channel
+        await until(lambda: not in_flight(channel), "nothing in flight")
+        own = asyncio.current_task()
+        await until(lambda: asyncio.all_tasks() - {own} <= before, "no task is left")
 
 
 def script(acts: dict[str, dict[str, Any]] | None = None) -> tuple[str, bytes]:
