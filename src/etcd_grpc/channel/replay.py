@@ -57,6 +57,9 @@ class ReplayBuffer:
     Args:
         limit: How many bytes of serialized requests are kept for another attempt.
         guard: Held by whoever uses it; reentrant.  A null context where no threads share it.
+
+    Attributes:
+        committed: No attempt follows the current one.
     """
 
     def __init__(self, limit: int, guard: AbstractContextManager[Any]) -> None:
@@ -66,13 +69,13 @@ class ReplayBuffer:
         self._kept: dict[int, Request] = {}
         self._end = 0  # the number of the next request of the application
         self._position = 0  # and of the next one that the current attempt takes
-        self._committed = False
+        self.committed = False
         self._spoiled = False
 
     @property
     def replayable(self) -> bool:
         """Whether another attempt could send all that this one has sent."""
-        return not (self._committed or self._spoiled)
+        return not (self.committed or self._spoiled)
 
     def restart(self) -> None:
         """Another attempt begins: it takes all from the first one on."""
@@ -92,7 +95,7 @@ class ReplayBuffer:
         if not self.has(number):
             return None
         self._position = number + 1
-        return self._kept.pop(number) if self._committed else self._kept[number]
+        return self._kept.pop(number) if self.committed else self._kept[number]
 
     def count(self, size: int) -> None:
         """So many bytes more are kept; past the limit the call is committed."""
@@ -102,8 +105,8 @@ class ReplayBuffer:
 
     def commit(self) -> None:
         """No attempt follows the current one: forget what it has taken."""
-        if not self._committed:
-            self._committed = True
+        if not self.committed:
+            self.committed = True
             for number in range(self._position):
                 del self._kept[number]
 
@@ -112,10 +115,12 @@ class ReplayBuffer:
         self._spoiled = True
 
 
-def replayed(serializer: Serializer) -> Callable[[Request], bytes]:
-    """The serializer for what a ``ReplayBuffer`` hands out."""
+def replayed(serializer: Serializer) -> Callable[[Any], Any]:
+    """The serializer for what a ``ReplayBuffer`` hands out, and for what comes after the commit."""
 
-    def serialize(request: Request) -> bytes:
-        return request.serialize(serializer)
+    def serialize(request: Any) -> Any:
+        if type(request) is Request:
+            return request.serialize(serializer)
+        return request if serializer is None else serializer(request)
 
     return serialize

@@ -127,7 +127,9 @@ class MultiCallable(BoundMethod[grpc.Channel]):
 
         def start(picked: SyncSubchannel, left: float | None, previous: int) -> Any:
             attempt = kept.attempt()
-            inner = begin(self._bind_replaying(picked), attempt, left, numbered(metadata, previous))
+            inner = begin(
+                self._bind_replaying(picked), iter(attempt), left, numbered(metadata, previous)
+            )
             if not inner.add_callback(attempt.end):
                 attempt.end()
             return inner

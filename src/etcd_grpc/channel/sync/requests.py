@@ -22,14 +22,18 @@ class Requests:
     Args:
         source: The iterator.
         limit: How many bytes of it are kept.
+
+    Attributes:
+        source: As given.
+        asking: A thread waits for the application.
     """
 
     def __init__(self, source: Iterator[Any], limit: int) -> None:
-        self._source = source
+        self.source = source
         # Guards all of this, and the attempts' state; notified whenever it has changed.
         self._condition = threading.Condition()
         self._buffer = ReplayBuffer(limit, self._condition)
-        self._asking = False  # a thread waits for the application
+        self.asking = False
         self._ended = False
         self._error: BaseException | None = None
 
@@ -50,44 +54,44 @@ class Requests:
         with self._condition:
             self._buffer.commit()
 
-    def take(self, attempt: RequestsOfAttempt) -> Request:
+    def take(self, attempt: RequestsOfAttempt) -> Request | None:
         """The next request of ``attempt``; blocks until there is one.
 
+        Returns:
+            None if there are no more, if the attempt is over, or if it is now ``alone``.
+
         Raises:
-            StopIteration: There are no more, or the attempt is over.
             BaseException: The application's iterator has raised it.
         """
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: attempt.over or self._known(attempt.number))
-                if attempt.over:
-                    raise StopIteration
-                if (request := self._buffer.take(attempt.number)) is not None:
-                    attempt.number += 1
-                    return request
-                if self._error is not None:
-                    raise self._error
-                if self._ended:
-                    raise StopIteration
-                self._asking = True
-            self._ask()
-
-    def _known(self, number: int) -> bool:
-        """Whether it need not be waited for that another thread is answered."""
-        return not self._asking or self._buffer.has(number)
+        with self._condition:
+            while self.asking and not attempt.over and not self._buffer.has(attempt.number):
+                self._condition.wait()
+            if attempt.over:
+                return None
+            if (request := self._buffer.take(attempt.number)) is not None:
+                attempt.number += 1
+                return request
+            if self._error is not None:
+                raise self._error
+            attempt.alone = self._buffer.committed and not self._ended
+            if self._ended or attempt.alone:
+                return None
+            self.asking = True
+        self._ask()
+        return self.take(attempt)
 
     def _ask(self) -> None:
         """Wait for the application."""
         message, ended = None, False
         error: BaseException | None = None
         try:
-            message = next(self._source)
+            message = next(self.source)
         except StopIteration:
             ended = True
         except BaseException as raised:  # noqa: BLE001 - the application's; who takes next raises it
             error = raised
         with self._condition:
-            self._asking = False
+            self.asking = False
             self._ended, self._error = ended, error
             if error is not None:
                 self._buffer.spoil()
@@ -102,21 +106,27 @@ class Requests:
             self._condition.notify_all()
 
 
-class RequestsOfAttempt(Iterator[Request]):
-    """What one attempt sends.
+class RequestsOfAttempt:
+    """What one attempt sends.  All but ``end`` belongs to the thread that iterates over it.
 
     Attributes:
-        number: Of the next request; guarded by the condition of ``Requests``, as ``over`` is.
-        over: The attempt has ended.
+        number: Of the next request.
+        over: The attempt has ended; guarded by the condition of ``Requests``.
+        alone: No other attempt follows it or came before and still waits: the iterator is its own.
     """
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
         self.number = 0
         self.over = False
+        self.alone = False
 
-    def __next__(self) -> Request:
-        return self._requests.take(self)
+    def __iter__(self) -> Iterator[Any]:
+        while (request := self._requests.take(self)) is not None:
+            yield request
+        if self.alone:
+            for message in self._requests.source:  # noqa: UP028 - "yield from" would close it with us
+                yield message
 
     def end(self) -> None:
         """The attempt has ended: its thread, if it waits, waits no longer."""
