@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.outcome import BenchmarkError, Outcome, Size
 from benchmarks.stage import ROOT
 from etcd_grpc.devcluster import Cluster
+from etcd_grpc.devcluster.ports import reserve_free
 from etcd_grpc.processes.children import Children
 
 __all__ = ["CLIENTS", "Cast", "Rolling", "report_of", "run", "summed", "tell"]
@@ -70,8 +71,10 @@ class Rolling:
         """
         with contextlib.ExitStack() as stack:
             cast = Cast(stack)
-            servers = [cast.serve(self._order(etcd, number)) for number in range(_INSTANCES)]
-            addresses = [f"127.0.0.1:{port}" for _, port in servers]
+            held = reserve_free(_INSTANCES)  # also while the server of a port is away
+            stack.callback(held.release)
+            servers = [cast.serve(self._order(etcd, *numbered)) for numbered in enumerate(held.ports)]
+            addresses = [f"127.0.0.1:{port}" for port in held.ports]
             order = {"service": _SERVICE, "etcd": etcd, "addresses": addresses}
             clients = cast.call(order | {"rate": self.rate / len(CLIENTS)})
             time.sleep(self.pause_s)
@@ -86,7 +89,7 @@ class Rolling:
                 time.sleep(self.pause_s)
             return {kind: report_of(client) for kind, client in clients.items()}
 
-    def _order(self, etcd: str, number: int, port: int = 0) -> dict[str, Any]:
+    def _order(self, etcd: str, number: int, port: int) -> dict[str, Any]:
         own = {"service": _SERVICE, "etcd": etcd, "port": port, "aio": number == 1}
         return own | dict(self.settings)
 
