@@ -410,7 +410,7 @@ def test_a_stub_keeps_its_channel_alive(etcd, service, echoes, announce):
 
 def test_the_first_calls_are_spread_too(etcd, service, echoes, announce, monkeypatch):
     # For a machine that takes longer to connect.
-    monkeypatch.setattr("etcd_grpc.channel.subchannel_set._FIRST_PICKER_S", 10.0)
+    monkeypatch.setattr("etcd_grpc.channel.publisher._FIRST_S", 10.0)
     for echo in echoes:
         announce(echo.address)
     with etcd_grpc.insecure_channel(f"etcd:///{service}", etcd=etcd) as channel:

@@ -29,10 +29,10 @@ class Policy:
 
 async def test_it_is_woken_when_it_wants_to() -> None:
     policy = Policy()
-    policy.due = policy.loop.time() + 0.01
+    policy.due = due = policy.loop.time() + 0.01
     policy.ticker.wait()
     await policy.after(1)
-    assert policy.ticks[0] >= 0.01
+    assert policy.ticks[0] > due - 0.001, "not before; by the loop's resolution it may be a little less"
 
 
 async def test_many_calls_share_one_tick() -> None:

@@ -26,6 +26,7 @@ from etcd_grpc.channel.backlog import Backlog
 from etcd_grpc.channel.identity_check import IdentityCheck
 from etcd_grpc.channel.leaving import Leaving
 from etcd_grpc.channel.members import Members
+from etcd_grpc.channel.publisher import Publisher
 from etcd_grpc.channel.rivals import Rivals
 from etcd_grpc.channel.subchannel import Connector, Subchannel
 from etcd_grpc.channel.ticker import Ticker
@@ -43,13 +44,6 @@ _POLL_FACTOR = 1.4
 _POLL_CONNECTING_S = 0.05
 _POLL_BACKLOG_S = 0.005  # while others wait for those that connect
 _POLL_FAILING_S = 0.2
-# A new picker costs time in proportion to the set.  Small sets get one at every change; a large one
-# that changes all the time gets ten a second.
-_LARGE = 500
-_LARGE_INTERVAL_S = 0.1
-# The first picker waits so long for those that still connect; else the first calls, often a burst,
-# would all go to whichever endpoint was the first to connect.
-_FIRST_PICKER_S = 0.02
 _CONNECTING_AT_ONCE = 100
 _UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 
@@ -93,16 +87,13 @@ class SubchannelSet(Generic[C]):
         self._poll_s = _POLL_FIRST_S
         self._poll_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._publish_timer: asyncio.Handle | None = None
-        self._published_at = -_LARGE_INTERVAL_S
-        self._first_until: float | None = None  # set by the first endpoints
-        self._first_timer: asyncio.TimerHandle | None = None
+        self._publisher = Publisher(loop, self._publish, lambda: len(self._subchannels))
         self._members = Members()  # also those that the policy leaves out
         self._ticker = Ticker(
             loop,
             self._tick,
             self._next_tick,
-            lambda: _LARGE_INTERVAL_S if len(self._subchannels) >= _LARGE else 0.0,
+            lambda: self._publisher.interval_s,
         )
         self.picker: Picker[Subchannel[C]] | None = None
         self.state = grpc.ChannelConnectivity.CONNECTING
@@ -153,7 +144,7 @@ class SubchannelSet(Generic[C]):
         self._backlog.work()
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(_SWEEP_S, self._sweep)
-        self._publish_soon()
+        self._publisher.soon()
         self._poll_soon()
 
     def renew(self, *, even_failing: bool = False) -> None:
@@ -169,9 +160,10 @@ class SubchannelSet(Generic[C]):
 
     def close(self) -> None:
         """Close every channel, and the calls on them."""
-        for timer in (self._poll_timer, self._sweep_timer, self._publish_timer, self._first_timer):
+        for timer in (self._poll_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
+        self._publisher.close()
         self._ticker.close()
         self._backlog.close()
         self.picker = None
@@ -207,7 +199,7 @@ class SubchannelSet(Generic[C]):
 
     def _tick(self) -> None:
         if self._balancer.tick():
-            self._publish_soon()
+            self._publisher.soon()
 
     def _put(self, endpoint: Endpoint) -> None:
         known = self._subchannels.get(endpoint.key)
@@ -276,7 +268,7 @@ class SubchannelSet(Generic[C]):
             self._unready[key] = subchannel
             self._rivals.challenge(key, subchannel, self._loop.time())
             self._poll_s = _POLL_FIRST_S
-            self._publish_soon()
+            self._publisher.soon()
             self._poll_soon()
 
     def _sweep(self) -> None:
@@ -346,27 +338,12 @@ class SubchannelSet(Generic[C]):
         slowest = _POLL_BACKLOG_S if connecting and self._backlog else slowest
         self._poll_s = min(self._poll_s * _POLL_FACTOR, slowest)
         if changed:
-            self._publish_soon()
+            self._publisher.soon()
         self._poll_soon()
 
-    def _publish_soon(self) -> None:
-        if self._publish_timer is not None:
-            return
-        if len(self._subchannels) < _LARGE:
-            self._publish_timer = self._loop.call_soon(self._publish)
-        else:
-            due = self._published_at + _LARGE_INTERVAL_S
-            self._publish_timer = self._loop.call_at(max(due, self._loop.time()), self._publish)
-
     def _publish(self) -> None:
-        self._publish_timer = None
-        now = self._loop.time()
-        if self._first_until is None and self._subchannels:
-            self._first_until = now + _FIRST_PICKER_S
-            self._first_timer = self._loop.call_at(self._first_until, self._publish_soon)
-        if self._first_until is not None and now < self._first_until and self._connecting():
+        if self._publisher.is_early(self._connecting):
             return
-        self._published_at = now
         ready = []
         for key, subchannel in self._subchannels.items():
             if subchannel.unasked or subchannel.misplaced:
