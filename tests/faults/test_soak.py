@@ -25,7 +25,6 @@ from etcd_grpc.testing import Cluster, Proxy
 DISCONNECTS = 1000
 WARM_UP = 150  # pools, caches and thread-locals fill
 MOST_MB = 8.0  # allocators are no accountants; a leak of 10 KB a disconnect would be 10 MB
-MOST_MORE = 20  # threads or files: gRPC's own pool breathes; one a disconnect would be a thousand
 MOST_OBJECTS = 2000  # two a disconnect would be a leak
 POLL_S = 0.001
 CALL_TIMEOUT_S = 8.0
@@ -119,8 +118,8 @@ def test_a_thousand_disconnects_leave_nothing_behind(service, caplog):
     median, most = times[DISCONNECTS // 2], times[-1]
     print(f"\nbefore {before}\nafter  {after}\nback after {median:.3f} s, at most {most:.3f} s")
     record(2, "1,000 disconnects in a row: the slowest", most, 5, "nothing is left behind")
-    assert after.threads - before.threads < MOST_MORE
-    assert after.files - before.files < MOST_MORE
+    assert after.threads <= before.threads + 2  # gRPC's own pool breathes
+    assert after.files <= before.files
     assert after.objects - before.objects < MOST_OBJECTS
     assert after.rss_mb - before.rss_mb < MOST_MB
 

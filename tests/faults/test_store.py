@@ -177,7 +177,7 @@ def test_row_39_most_instances_vanish_at_once(service, recovers, told):
         wait_until(lambda: not connected(load, servers[0]), "it is noticed")
         load.forget()
         wait_until(lambda: load.answers.total() > 50, "what was in flight on it has failed")
-        assert len(load.failures) < 10
+        assert len(load.failures) <= 4  # in flight on it, or just about to be (two threads)
         load.failures.clear()
         load.forget()
         wait_until(lambda: load.answers.total() > 100, "the others are called")

@@ -17,6 +17,8 @@ from etcd_grpc.tls import ChannelTls
 
 __all__ = ["Load"]
 
+STANDSTILL_S = 5.0  # of a machine that others share: nobody calls then, and that is no fault
+
 
 class Load:
     """Calls ``service`` over one channel from some threads, at ``rate`` calls a second in all.
@@ -67,12 +69,15 @@ class Load:
         """No call has failed, and there were enough of them for that to mean something.
 
         Raises:
-            AssertionError: One failed, or fewer than a tenth of the calls that were due were made.
+            AssertionError: One failed, or fewer than half of the calls that were due were made; fewer
+                than a tenth, where a standstill of the machine may explain it.
         """
         assert not self.failures, f"{len(self.failures)} failed: {self.failures[:3]}"
         due = self._rate * len(self._threads) * (time.monotonic() - self._began)
         made = self.answers.total()
-        assert made >= due / 10, f"the run is void: {made} calls of {due:.0f}"
+        excused = self._rate * len(self._threads) * STANDSTILL_S
+        least = max(due / 10, (due - excused) / 2)
+        assert made >= least, f"the run is void: {made} calls of {due:.0f}"
 
     def _run(self) -> None:
         due = time.monotonic()
